@@ -1,0 +1,112 @@
+"""Refusals: the facts that stand in the way of a command. They carry their data and know no HTTP.
+
+Refusal
+├── NotFound(kind, id)
+├── InvalidFields(fields)                 values that are well formed but not acceptable
+├── Conflict
+│   ├── NameInUse(name)
+│   ├── OrderInProgress(order_id)
+│   ├── VersionConflict                   somebody else changed the same thing meanwhile
+│   ├── PrivateKeyNotStored
+│   └── CertificateNotActive(status)
+├── OrderAlreadyEnded(order_id)
+├── ProviderVerificationFailed(reason)
+├── CaRateLimited(retry_after_seconds)
+├── NameNotAllowed(dns_name)              outside the token's limits
+└── SealBroken                            sealed material that does not open
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class Refusal(Exception):  # noqa: N818  a refusal is named after the fact that stands in the way
+    """A command that cannot be done as things are. Nothing was recorded."""
+
+
+class NotFound(Refusal):
+    """`kind` is the aggregate's topic, e.g. `order`."""
+
+    def __init__(self, kind: str, subject_id: str) -> None:
+        super().__init__(f"{kind} {subject_id} does not exist")
+        self.kind = kind
+        self.subject_id = subject_id
+
+
+@dataclass(frozen=True)
+class FieldProblem:
+    """What is wrong with one field of a request. `field` is a path such as `domains[1]`."""
+
+    field: str
+    code: str
+    message: str
+
+
+class InvalidFields(Refusal):
+    def __init__(self, *fields: FieldProblem) -> None:
+        super().__init__("; ".join(f"{problem.field}: {problem.message}" for problem in fields))
+        self.fields = fields
+
+
+class Conflict(Refusal): ...
+
+
+class NameInUse(Conflict):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the name {name!r} is in use")
+        self.name = name
+
+
+class OrderInProgress(Conflict):
+    def __init__(self, order_id: str) -> None:
+        super().__init__(f"order {order_id} is in progress")
+        self.order_id = order_id
+
+
+class VersionConflict(Conflict):
+    def __init__(self) -> None:
+        super().__init__("it was changed by somebody else meanwhile")
+
+
+class PrivateKeyNotStored(Conflict):
+    def __init__(self, certificate_id: str, version: int) -> None:
+        super().__init__(f"the private key of {certificate_id} version {version} was never here")
+
+
+class CertificateNotActive(Conflict):
+    def __init__(self, certificate_id: str, status: str) -> None:
+        super().__init__(f"certificate {certificate_id} is {status}")
+        self.status = status
+
+
+class OrderAlreadyEnded(Refusal):
+    def __init__(self, order_id: str) -> None:
+        super().__init__(f"order {order_id} has ended")
+        self.order_id = order_id
+
+
+class ProviderVerificationFailed(Refusal):
+    """`reason` is one of the contract's closed set, `detail` the provider's own words, cleaned."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"the provider could not be verified: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class CaRateLimited(Refusal):
+    def __init__(self, detail: str, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class NameNotAllowed(Refusal):
+    def __init__(self, dns_name: str) -> None:
+        super().__init__(f"this token may not have certificates for {dns_name}")
+        self.dns_name = dns_name
+
+
+class SealBroken(Refusal):
+    def __init__(self, kind: str, owner_id: str) -> None:
+        super().__init__(f"the sealed {kind} of {owner_id} does not open")
