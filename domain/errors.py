@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-class Refusal(Exception):  # noqa: N818  a refusal is named after the fact that stands in the way
+class Refusal(Exception):
     """A command that cannot be done as things are. Nothing was recorded."""
 
 
