@@ -1,0 +1,52 @@
+"""What changes no aggregate but must be on record: that something was read, or refused. Each is a stream of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from eventsourcing.utils import register_topic
+
+from domain.event import DomainEvent
+
+
+@dataclass(frozen=True)
+class PrivateKeyRead(DomainEvent):
+    TOPIC = "access.private_key_read"
+    certificate_id: str
+    version: int
+
+
+@dataclass(frozen=True)
+class SecretRead(DomainEvent):
+    TOPIC = "access.secret_read"
+    path: str
+    version: int
+
+
+@dataclass(frozen=True)
+class RequestRefused(DomainEvent):
+    """A known identity asked for what it may not have. `code` is the answer's."""
+
+    TOPIC = "access.request_refused"
+    method: str
+    path: str
+    code: str
+
+
+AccessEvent = PrivateKeyRead | SecretRead | RequestRefused
+
+for event_class in (PrivateKeyRead, SecretRead, RequestRefused):
+    register_topic(event_class.TOPIC, event_class)
+
+
+def private_key_read(access_id: str, certificate_id: str, version: int, now: datetime) -> PrivateKeyRead:
+    return PrivateKeyRead(access_id, 1, now, certificate_id, version)
+
+
+def secret_read(access_id: str, path: str, version: int, now: datetime) -> SecretRead:
+    return SecretRead(access_id, 1, now, path, version)
+
+
+def request_refused(access_id: str, method: str, path: str, code: str, now: datetime) -> RequestRefused:
+    return RequestRefused(access_id, 1, now, method, path, code)

@@ -1,0 +1,126 @@
+"""A connection to somebody who serves DNS zones, and which names it answers for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from eventsourcing.domain import BaseAggregate
+
+from domain.event import DomainEvent, InitialEvent
+from domain.names import WILDCARD, base_name, zone_covers
+
+
+class DnsProvider(BaseAggregate[str]):
+    TOPIC = "dns_provider"
+
+    class Event(DomainEvent):
+        pass
+
+    class Connected(InitialEvent, Event):
+        """The credentials are sealed under `sealed_credentials_id`, or kept as the secret at `credentials_path`."""
+
+        TOPIC = "dns_provider.connected"
+        tenant_id: str
+        name: str
+        provider_type: str
+        managed_zones: tuple[str, ...]
+        config: dict[str, Any]
+        sealed_credentials_id: str | None
+        credentials_path: str | None
+
+    class Verified(Event):
+        """The provider listed its zones. `missing_zones` are managed ones that none of them holds."""
+
+        TOPIC = "dns_provider.verified"
+        zones: tuple[str, ...]
+        missing_zones: tuple[str, ...]
+
+    class VerificationFailed(Event):
+        TOPIC = "dns_provider.verification_failed"
+        reason: str
+        detail: str
+
+    def __init__(
+        self,
+        tenant_id: str,
+        provider_type: str,
+        managed_zones: tuple[str, ...],
+        config: dict[str, Any],
+        sealed_credentials_id: str | None,
+        credentials_path: str | None,
+    ) -> None:
+        self.tenant_id = tenant_id
+        self.provider_type = provider_type
+        self.managed_zones = managed_zones
+        self.config: Mapping[str, Any] = config
+        self.sealed_credentials_id = sealed_credentials_id
+        self.credentials_path = credentials_path
+
+    @classmethod
+    def connect(
+        cls,
+        provider_id: str,
+        *,
+        tenant_id: str,
+        name: str,
+        provider_type: str,
+        managed_zones: tuple[str, ...],
+        config: Mapping[str, Any],
+        sealed_credentials_id: str | None,
+        credentials_path: str | None,
+        now: datetime,
+    ) -> Self:
+        return cls._create(
+            cls.Connected,
+            id=provider_id,
+            timestamp=now,
+            tenant_id=tenant_id,
+            name=name,
+            provider_type=provider_type,
+            managed_zones=managed_zones,
+            config=dict(config),
+            sealed_credentials_id=sealed_credentials_id,
+            credentials_path=credentials_path,
+        )
+
+    def verified(self, zones: Sequence[str], now: datetime) -> None:
+        missing = missing_zones(self.managed_zones, zones)
+        self.trigger_event(self.Verified, zones=tuple(zones), missing_zones=missing, timestamp=now)
+
+    def verification_failed(self, reason: str, detail: str, now: datetime) -> None:
+        self.trigger_event(self.VerificationFailed, reason=reason, detail=detail, timestamp=now)
+
+
+@dataclass(frozen=True)
+class ManagedZones:
+    """What an active provider answers for."""
+
+    dns_provider_id: str
+    managed_zones: tuple[str, ...]
+    connected_at: datetime
+
+
+def missing_zones(managed_zones: Sequence[str], zones: Sequence[str]) -> tuple[str, ...]:
+    """The managed zones that lie in none of the zones that the provider holds."""
+    return tuple(
+        managed for managed in managed_zones if not any(zone_covers(zone, base_name(managed)) for zone in zones)
+    )
+
+
+def provider_for(dns_name: str, providers: Sequence[ManagedZones], preferred_id: str | None) -> str | None:
+    """The longest matching zone wins; on a tie the preferred provider, else the one connected first."""
+    matches = [
+        (len(managed.removeprefix(WILDCARD)), provider.dns_provider_id == preferred_id, provider)
+        for provider in providers
+        for managed in provider.managed_zones
+        if zone_covers(managed, dns_name)
+    ]
+    if not matches:
+        return None
+    longest = max(length for length, _, _ in matches)
+    best = [(preferred, provider) for length, preferred, provider in matches if length == longest]
+    best.sort(key=lambda match: (not match[0], match[1].connected_at, match[1].dns_provider_id))
+    return best[0][1].dns_provider_id
