@@ -51,6 +51,7 @@ class Certificate(BaseAggregate[str]):
         """`old_serial_number` and `old_not_after` are the previous version's."""
 
         TOPIC = "certificate.renewed"
+        dns_names: tuple[str, ...]
         version: Version
         reason: str
         old_serial_number: str
@@ -61,12 +62,14 @@ class Certificate(BaseAggregate[str]):
             aggregate.failed_renewals = 0
 
     class RenewalFailed(Event):
-        """`attempt` counts from the last version on."""
+        """`attempt` counts from the last version on; `not_after` is that version's."""
 
         TOPIC = "certificate.renewal_failed"
+        dns_names: tuple[str, ...]
         order_id: str
         attempt: int
         error: OrderError
+        not_after: datetime
 
         def apply(self, aggregate: Certificate) -> None:
             aggregate.failed_renewals = self.attempt
@@ -144,6 +147,7 @@ class Certificate(BaseAggregate[str]):
             return
         self.trigger_event(
             self.Renewed,
+            dns_names=self.dns_names,
             version=version,
             reason=reason,
             old_serial_number=self.current.serial_number,
@@ -153,5 +157,11 @@ class Certificate(BaseAggregate[str]):
 
     def renewal_failed(self, order_id: str, error: OrderError, now: datetime) -> None:
         self.trigger_event(
-            self.RenewalFailed, order_id=order_id, attempt=self.failed_renewals + 1, error=error, timestamp=now
+            self.RenewalFailed,
+            dns_names=self.dns_names,
+            order_id=order_id,
+            attempt=self.failed_renewals + 1,
+            error=error,
+            not_after=self.current.not_after,
+            timestamp=now,
         )

@@ -101,10 +101,13 @@ class CaRateLimited(Refusal):
         self.retry_after_seconds = retry_after_seconds
 
 
-class NameNotAllowed(Refusal):
-    def __init__(self, dns_name: str) -> None:
-        super().__init__(f"this token may not have certificates for {dns_name}")
-        self.dns_name = dns_name
+class Denied(Refusal):
+    """`code` is `insufficient_scope`, with the missing scope in `required`, or `access_denied`."""
+
+    def __init__(self, code: str, message: str, required: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.required = required
 
 
 class SealBroken(Refusal):

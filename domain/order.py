@@ -33,6 +33,10 @@ OrderErrorCode = Literal[
     "certificate_rejected",
 ]
 
+Phase = Literal[
+    "placing", "publishing", "propagating", "validating", "finalizing", "downloading", "cleaning_up", "done"
+]
+
 PLACING_MAY_TAKE = timedelta(hours=24)  # how long a CA may be out of reach before an order for it is given up
 FOLLOWING_MAY_TAKE = timedelta(days=7)  # where the CA names no end (`expires`)
 FIRST_LOOK = timedelta(milliseconds=200)  # after the CA was given something to work on
@@ -222,6 +226,7 @@ class Order(BaseAggregate[str]):
         """Chain and key are stored as `version` of the certificate line."""
 
         TOPIC = "order.completed"
+        certificate_id: str
         version: int
 
         def apply(self, aggregate: Order) -> None:
@@ -230,6 +235,7 @@ class Order(BaseAggregate[str]):
 
     class Failed(Event):
         TOPIC = "order.failed"
+        dns_names: tuple[str, ...]
         error: OrderError
         name_errors: tuple[ErrorAtName, ...]
 
@@ -238,8 +244,11 @@ class Order(BaseAggregate[str]):
             aggregate.progressed(self.timestamp)
 
     class RecordRemoved(Event):
+        """`outstanding` says how many of the order's values are still to be removed."""
+
         TOPIC = "order.record_removed"
         record: Record
+        outstanding: int
 
         def apply(self, aggregate: Order) -> None:
             aggregate.outstanding_records = tuple(
@@ -248,9 +257,10 @@ class Order(BaseAggregate[str]):
             aggregate.progressed(self.timestamp)
 
     class Postponed(Event):
-        """Nothing to do before `until`. `error` is None where waiting is the normal course."""
+        """Nothing to do before `until`. `error` is None where waiting is the normal course of the phase."""
 
         TOPIC = "order.postponed"
+        phase: Phase
         until: datetime
         error: OrderError | None
 
@@ -359,6 +369,20 @@ class Order(BaseAggregate[str]):
         return self.renewal_reason is not None
 
     @property
+    def phase(self) -> Phase:
+        """How far the order has come."""
+        reached: tuple[tuple[object, Phase], ...] = (
+            (self.ended is not None, "cleaning_up" if self.outstanding_records else "done"),
+            (self.certificate_url, "downloading"),
+            (self.is_ready or self.is_finalized, "finalizing"),
+            (self.is_answered or self.propagated, "validating"),
+            (self.published_at, "propagating"),
+            (self.at_ca, "publishing"),
+            (True, "placing"),
+        )
+        return next(phase for is_reached, phase in reached if is_reached)
+
+    @property
     def open_challenges(self) -> tuple[Challenge, ...]:
         """Those that still have to be shown to the CA."""
         return tuple(challenge for challenge in self.challenges or () if challenge.record is not None)
@@ -450,11 +474,13 @@ class Order(BaseAggregate[str]):
 
     def complete(self, version: int, now: datetime) -> None:
         self._refuse_if_ended()
-        self.trigger_event(self.Completed, version=version, timestamp=now)
+        self.trigger_event(self.Completed, certificate_id=self.certificate_id, version=version, timestamp=now)
 
     def fail(self, error: OrderError, now: datetime, name_errors: Sequence[ErrorAtName] = ()) -> None:
         self._refuse_if_ended()
-        self.trigger_event(self.Failed, error=error, name_errors=tuple(name_errors), timestamp=now)
+        self.trigger_event(
+            self.Failed, dns_names=self.dns_names, error=error, name_errors=tuple(name_errors), timestamp=now
+        )
 
     def cancel(self, now: datetime) -> None:
         self.fail(OrderError("cancelled", "cancelled on request"), now)
@@ -472,11 +498,12 @@ class Order(BaseAggregate[str]):
             expired = OrderError("order_expired", "the order was not fulfilled in time")
             self.fail(error or expired, now)
         else:
-            self.trigger_event(self.Postponed, until=until, error=error, timestamp=now)
+            self.trigger_event(self.Postponed, phase=self.phase, until=until, error=error, timestamp=now)
 
     def record_removed(self, record: Record, now: datetime) -> None:
         if record in self.outstanding_records:
-            self.trigger_event(self.RecordRemoved, record=record, timestamp=now)
+            outstanding = len(self.outstanding_records) - 1
+            self.trigger_event(self.RecordRemoved, record=record, outstanding=outstanding, timestamp=now)
 
     def _challenge_of(self, authorization: AuthorizationObject, key_thumbprint: str) -> Challenge | None:
         for challenge in authorization.challenges:

@@ -67,8 +67,19 @@ class Token(BaseAggregate[str]):
         def apply(self, aggregate: Token) -> None:
             aggregate.is_revoked = True
 
-    def __init__(self, tenant_id: str) -> None:
+    def __init__(
+        self,
+        tenant_id: str,
+        scopes: tuple[Scope, ...],
+        limits: Limits,
+        expires_at: datetime,
+        sealed_verifier_id: str,
+    ) -> None:
         self.tenant_id = tenant_id
+        self.scopes = scopes
+        self.limits = limits
+        self.expires_at = expires_at
+        self.sealed_verifier_id = sealed_verifier_id
         self.is_revoked = False
 
     @classmethod

@@ -1,0 +1,53 @@
+"""The CAs that can be named instead of a directory's URL. They are data (`ca_catalogue.json`), not code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Literal
+
+import msgspec
+
+from domain.account import Environment
+from domain.errors import FieldProblem, InvalidFields
+
+CUSTOM = "custom"
+
+
+class CaEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    status: Literal["offered", "discontinued"]
+    external_account_binding: Literal["none", "required"]
+    directories: Mapping[Environment, str]
+
+
+def load_catalogue() -> Mapping[str, CaEntry]:
+    text = files("application").joinpath("ca_catalogue.json").read_bytes()
+    return msgspec.json.decode(text, type=dict[str, CaEntry])
+
+
+def directory_for(
+    catalogue: Mapping[str, CaEntry],
+    provider: str,
+    environment: Environment,
+    directory_url: str | None,
+    *,
+    has_binding: bool,
+) -> str:
+    """The URL of the directory. Raises InvalidFields: unknown or discontinued, no such environment, a binding missing."""
+    if provider == CUSTOM:
+        if directory_url is None:
+            raise InvalidFields(FieldProblem("directory_url", "required", "a custom CA needs its directory's URL"))
+        return directory_url
+    if directory_url is not None:
+        raise InvalidFields(FieldProblem("directory_url", "unexpected", f"{provider}'s directory is known"))
+    entry = catalogue.get(provider)
+    if entry is None:
+        known = ", ".join([*sorted(catalogue), CUSTOM])
+        raise InvalidFields(FieldProblem("provider", "unknown", f"known are {known}"))
+    if entry.status == "discontinued":
+        raise InvalidFields(FieldProblem("provider", "discontinued", f"{provider} does not issue any longer"))
+    if environment not in entry.directories:
+        raise InvalidFields(FieldProblem("environment", "unsupported", f"{provider} has no {environment} environment"))
+    if entry.external_account_binding == "required" and not has_binding:
+        raise InvalidFields(FieldProblem("eab", "required", f"{provider} takes accounts only with a binding"))
+    return entry.directories[environment]

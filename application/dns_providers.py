@@ -1,0 +1,193 @@
+"""Connecting DNS providers, verifying them, and reaching their zones."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from application.caller import Caller
+from application.errors import EgressRefused, Failure, ZoneRefused, ZoneThrottled
+from application.event_store import EventStore, Taken
+from application.ports import Clock, DnsZone, DnsZones, Ids, KeyStore, ProviderAccess, TxtValue
+from application.provider_config import CommonConfig, common_config
+from application.secret_value import SecretValue
+from application.secrets import Secrets
+from domain.dns_provider import DnsProvider, missing_zones
+from domain.errors import FieldProblem, InvalidFields, NameInUse, NotFound, ProviderVerificationFailed
+from domain.names import normalise_managed_zone
+
+SEALED_KIND = "dns-credentials"
+CANARY_LABEL = "_acme-canary"
+
+
+class Check(msgspec.Struct, frozen=True):
+    name: str
+    ok: bool
+    detail: str
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """`missing_zones` are managed zones that lie in none of `zones`."""
+
+    verified: bool
+    zones: Sequence[str]
+    missing_zones: Sequence[str]
+    checks: Sequence[Check]
+
+
+class DnsProviders:
+    def __init__(
+        self, store: EventStore, keys: KeyStore, zones: DnsZones, secrets: Secrets, clock: Clock, ids: Ids
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._zones = zones
+        self._secrets = secrets
+        self._clock = clock
+        self._ids = ids
+
+    def connect(
+        self,
+        *,
+        name: str,
+        provider_type: str,
+        credentials: Mapping[str, str] | None,
+        credentials_path: str | None,
+        config: Mapping[str, Any],
+        managed_zones: Sequence[str],
+        verify: bool,
+        caller: Caller,
+    ) -> str:
+        """The new provider's id. Raises InvalidFields, NameInUse, and with `verify` ProviderVerificationFailed."""
+        if credentials is not None and credentials_path is not None:
+            raise InvalidFields(FieldProblem("credentials_path", "unexpected", "either this or credentials"))
+        provider_id = self._ids.new("dnsp")
+        zones = _normalised(managed_zones)
+        common_config(config)
+        sealed = SecretValue(msgspec.json.encode(credentials or {}))
+        given = self._stored_credentials(caller.tenant_id, credentials_path) if credentials_path else sealed
+        connection = self._zones.connect(ProviderAccess(provider_type, zones, config, _fields(given)))
+        held = self._list_zones(connection) if verify else None
+        now = self._clock.now()
+        provider = DnsProvider.connect(
+            provider_id,
+            tenant_id=caller.tenant_id,
+            name=name,
+            provider_type=provider_type,
+            managed_zones=zones,
+            config=config,
+            sealed_credentials_id=None
+            if credentials_path
+            else self._keys.seal(SEALED_KIND, caller.tenant_id, provider_id, sealed),
+            credentials_path=credentials_path,
+            now=now,
+        )
+        if held is not None:
+            provider.verified(held, now)
+        try:
+            self._store.record(provider, by=caller.provenance)
+        except Taken:
+            raise NameInUse(name) from None
+        return provider_id
+
+    def verify(self, provider_id: str, *, write_test: bool, caller: Caller) -> Verification:
+        """Lists the zones, and with `write_test` writes and removes a value in each managed one. Raises NotFound."""
+        provider = self._store.load(DnsProvider, provider_id, caller.tenant_id)
+        checks: list[Check] = []
+        held: Sequence[str] = ()
+        missing: Sequence[str] = provider.managed_zones
+        try:
+            zone, _ = self.reach(provider)
+            held = self._list_zones(zone)
+            missing = missing_zones(provider.managed_zones, held)
+            checks.append(Check("list_zones", ok=True, detail=f"{len(held)} zones"))
+            provider.verified(held, self._clock.now())
+            if write_test:
+                reachable = [managed for managed in provider.managed_zones if managed not in missing]
+                checks += [_write_test(zone, managed) for managed in reachable]
+        except (ProviderVerificationFailed, InvalidFields) as refusal:
+            checks.append(Check("list_zones", ok=False, detail=str(refusal)))
+            reason = refusal.reason if isinstance(refusal, ProviderVerificationFailed) else "credentials_rejected"
+            provider.verification_failed(reason, str(refusal), self._clock.now())
+        self._store.record(provider, by=caller.provenance)
+        return Verification(
+            verified=not missing and all(check.ok for check in checks),
+            zones=held,
+            missing_zones=missing,
+            checks=checks,
+        )
+
+    def reach(self, provider: DnsProvider) -> tuple[DnsZone, CommonConfig]:
+        """The provider's zones, with its credentials as they are now. Raises InvalidFields, ProviderVerificationFailed."""
+        if provider.credentials_path is not None:
+            credentials = self._stored_credentials(provider.tenant_id, provider.credentials_path)
+        else:
+            credentials = self._keys.open(
+                SEALED_KIND, provider.tenant_id, provider.id, provider.sealed_credentials_id or ""
+            )
+        access = ProviderAccess(provider.provider_type, provider.managed_zones, provider.config, _fields(credentials))
+        return self._zones.connect(access), common_config(provider.config)
+
+    def load(self, provider_id: str) -> DnsProvider:
+        return self._store.load(DnsProvider, provider_id)
+
+    def _stored_credentials(self, tenant_id: str, path: str) -> SecretValue:
+        try:
+            return self._secrets.open(tenant_id, path)[2]
+        except NotFound:
+            raise InvalidFields(FieldProblem("credentials_path", "not_found", f"no secret at {path}")) from None
+
+    def _list_zones(self, zone: DnsZone) -> Sequence[str]:
+        try:
+            return zone.zones()
+        except Failure as failure:
+            raise ProviderVerificationFailed(reason_of(failure), failure.detail) from None
+
+
+def reason_of(failure: Failure) -> str:
+    """The contract's word for what went wrong at a DNS provider."""
+    match failure:
+        case ZoneRefused(reason=reason):
+            return reason
+        case ZoneThrottled():
+            return "throttled"
+        case EgressRefused():
+            return "permission_missing"
+        case _:
+            return "unreachable"
+
+
+def _write_test(zone: DnsZone, managed_zone: str) -> Check:
+    value = TxtValue(f"{CANARY_LABEL}.{managed_zone.removeprefix('*.')}", secrets.token_urlsafe(32))
+    try:
+        zone.add([value])
+        zone.remove([value])
+    except Failure as failure:
+        return Check(f"write_test {managed_zone}", ok=False, detail=failure.detail)
+    return Check(f"write_test {managed_zone}", ok=True, detail=f"wrote and removed a value at {value.record_name}")
+
+
+def _normalised(managed_zones: Sequence[str]) -> tuple[str, ...]:
+    problems = []
+    zones: dict[str, None] = {}
+    for index, text in enumerate(managed_zones):
+        try:
+            zones[normalise_managed_zone(text)] = None
+        except ValueError as problem:
+            problems.append(FieldProblem(f"managed_zones[{index}]", "invalid_name", str(problem)))
+    if not managed_zones:
+        problems.append(FieldProblem("managed_zones", "required", "at least one zone is needed"))
+    if problems:
+        raise InvalidFields(*problems)
+    return tuple(zones)
+
+
+def _fields(credentials: SecretValue) -> Mapping[str, SecretValue]:
+    try:
+        fields = msgspec.json.decode(credentials.reveal(), type=dict[str, str])
+    except msgspec.ValidationError:
+        raise InvalidFields(FieldProblem("credentials", "invalid", "every credential is a string")) from None
+    return {name: SecretValue(value) for name, value in fields.items()}

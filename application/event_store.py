@@ -1,0 +1,109 @@
+"""The one event store of the service: where every fact goes, and from where every aggregate comes.
+
+It is the `eventsourcing` library's Application with a mapper and a recorder of our own. One call of `record` is one
+transaction: the events in their order, the to-do rows that follow from them, and the inline views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from eventsourcing.application import AggregateNotFoundError, Application
+from eventsourcing.domain import BaseAggregate
+from eventsourcing.persistence import ApplicationRecorder, Mapper, RecordConflictError
+from eventsourcing.utils import Environment, EnvType
+
+from application.mapper import EventMapper
+from application.process.todo import Claim, Decision, TodoItem
+from domain.errors import NotFound, VersionConflict
+from domain.event import DomainEvent
+from domain.provenance import Provenance, Recorded
+
+A = TypeVar("A", bound=BaseAggregate[str])
+
+
+class Taken(Exception):
+    """Something that must be unique is in use; `what` names it (a constraint of an inline view)."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+class Append(msgspec.Struct, frozen=True):
+    """What the recorder is given beside the stored events, as the keyword argument `append` of `insert_events`."""
+
+    events: Sequence[DomainEvent]
+    todo: Sequence[TodoItem]
+    by: Provenance
+    claim: Claim | None
+
+
+class InlineView(Protocol):
+    """A read model that is written in the transaction of the events, so that a client reads its own writes."""
+
+    def apply(self, cursor: Any, events: Sequence[Recorded]) -> None: ...
+
+
+class History(Protocol):
+    """Reads the events of all aggregates in the order in which they were recorded."""
+
+    def read(self, after: int, limit: int) -> Sequence[Recorded]:
+        """Those after the position `after`, at most `limit`; an event is never passed over."""
+
+
+class EventStore(Application[str]):
+    """Give it a recorder and, by the class of the aggregate, who decides what to do next."""
+
+    name = "scaivault"
+
+    def __init__(self, recorder: ApplicationRecorder, decisions: Mapping[type[BaseAggregate[str]], Decision]) -> None:
+        self._recorder = recorder
+        self._decisions = decisions
+        super().__init__()
+
+    def construct_env(self, name: str, env: EnvType | None = None) -> Environment:
+        """Nothing of the process's environment reaches the library."""
+        return Environment(name, dict(env or {}))
+
+    def construct_mapper(self) -> Mapper[str]:
+        return EventMapper()
+
+    def construct_recorder(self) -> ApplicationRecorder:
+        return self._recorder
+
+    def load(self, aggregate_class: type[A], subject_id: str, tenant_id: str | None = None) -> A:
+        """The aggregate as it is now. Raises NotFound, also where it belongs to another tenant than the one given."""
+        try:
+            aggregate: Any = self.repository.get(subject_id)
+        except AggregateNotFoundError:
+            aggregate = None
+        if not isinstance(aggregate, aggregate_class) or tenant_id not in {None, getattr(aggregate, "tenant_id", None)}:
+            raise NotFound(aggregate_class.TOPIC, subject_id)  # type: ignore[attr-defined]
+        return aggregate
+
+    def record(self, *subjects: BaseAggregate[str] | DomainEvent, by: Provenance, claim: Claim | None = None) -> None:
+        """Appends what is pending in the aggregates, and the single events given, all or nothing.
+
+        Raises VersionConflict, Taken, StoreUnavailable, and LeaseLost where `claim` is no longer held."""
+        events = list(_pending(subjects))
+        if not events:
+            return
+        todo = [
+            self._decisions[type(subject)].item(subject)
+            for subject in subjects
+            if isinstance(subject, BaseAggregate) and type(subject) in self._decisions
+        ]
+        try:
+            self.save(*subjects, append=Append(events, todo, by, claim))
+        except RecordConflictError:
+            raise VersionConflict from None
+
+
+def _pending(subjects: Sequence[BaseAggregate[str] | DomainEvent]) -> Iterator[DomainEvent]:
+    for subject in subjects:
+        if isinstance(subject, DomainEvent):
+            yield subject
+        else:
+            yield from subject.pending_events  # type: ignore[misc]

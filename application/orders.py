@@ -1,0 +1,152 @@
+"""Placing orders: for a new certificate line, or for the next version of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from application.caller import Caller
+from application.event_store import EventStore, Taken
+from application.ports import Clock, Ids, PublicSuffixes
+from application.process.todo import Claim
+from domain.account import Account
+from domain.certificate import Certificate
+from domain.challenge import DNS_01
+from domain.dns_provider import DnsProvider, ManagedZones, provider_for
+from domain.errors import FieldProblem, InvalidFields, OrderInProgress
+from domain.names import names_for_certificate
+from domain.order import Assignment, KeyType, Order
+from domain.provenance import Provenance
+
+
+class Directory(Protocol):
+    """What the read models know that placing an order needs."""
+
+    def managed_zones(self, tenant_id: str) -> Sequence[ManagedZones]: ...
+
+    def running_order(self, account_id: str, dns_names: Sequence[str]) -> str | None: ...
+
+
+class Orders:
+    def __init__(
+        self, store: EventStore, directory: Directory, suffixes: PublicSuffixes, clock: Clock, ids: Ids
+    ) -> None:
+        self._store = store
+        self._directory = directory
+        self._suffixes = suffixes
+        self._clock = clock
+        self._ids = ids
+
+    def place(
+        self,
+        *,
+        account_id: str,
+        domains: Sequence[str],
+        challenge_type: str,
+        auto_renew: bool,
+        key_type: KeyType,
+        profile: str | None,
+        preferred_chain: str | None,
+        dns_provider_id: str | None,
+        name: str | None,
+        caller: Caller,
+    ) -> tuple[str, bool]:
+        """The order's id, and whether it is new: the same account and names in progress give the running order.
+
+        Raises InvalidFields, NotFound (account, provider), Denied."""
+        dns_names = names_for_certificate(domains, self._suffixes.is_public_suffix)
+        _require_challenge_type(challenge_type, dns_names)
+        account = self._store.load(Account, account_id, caller.tenant_id)
+        caller.require_names(dns_names)
+        _require_profile(account, profile)
+        if dns_provider_id is not None:
+            self._store.load(DnsProvider, dns_provider_id, caller.tenant_id)
+        order = Order.place(
+            self._ids.new("acme_order"),
+            tenant_id=caller.tenant_id,
+            account_id=account_id,
+            certificate_id=self._ids.new("cert"),
+            assignments=self._assign(caller.tenant_id, dns_names, dns_provider_id),
+            challenge_type=challenge_type,
+            key_type=key_type,
+            auto_renew=auto_renew,
+            name=name,
+            profile=profile,
+            preferred_chain=preferred_chain,
+            renewal_reason=None,
+            kept_key_id=None,
+            now=self._clock.now(),
+        )
+        return self._record_or_join(order, caller.provenance)
+
+    def renew(self, certificate_id: str, *, reason: str, new_key: bool, caller: Caller) -> tuple[str, bool]:
+        """An order for the line's next version, for the same names. Raises NotFound, Denied."""
+        caller.require_certificate(certificate_id)
+        certificate = self._store.load(Certificate, certificate_id, caller.tenant_id)
+        first = self._store.load(Order, certificate.versions[0].order_id)
+        order = Order.place(
+            self._ids.new("acme_order"),
+            tenant_id=certificate.tenant_id,
+            account_id=certificate.account_id,
+            certificate_id=certificate.id,
+            assignments=self._assign(certificate.tenant_id, certificate.dns_names, None),
+            challenge_type=first.challenge_type,
+            key_type=certificate.current.key_type,
+            auto_renew=certificate.auto_renew,
+            name=certificate.name,
+            profile=first.profile,
+            preferred_chain=first.preferred_chain,
+            renewal_reason=reason,
+            kept_key_id=None if new_key else certificate.current.sealed_key_id,
+            now=self._clock.now(),
+        )
+        order_id, is_new = self._record_or_join(order, caller.provenance)
+        if not is_new and self._store.load(Order, order_id).certificate_id != certificate_id:
+            raise OrderInProgress(order_id)
+        return order_id, is_new
+
+    def cancel(self, order_id: str, caller: Caller) -> None:
+        """Ends it; what was written to DNS is removed. Raises NotFound, OrderAlreadyEnded, VersionConflict."""
+        order = self._store.load(Order, order_id, caller.tenant_id)
+        order.cancel(self._clock.now())
+        record_order(self._store, order, caller.provenance)
+
+    def _assign(self, tenant_id: str, dns_names: Sequence[str], preferred_id: str | None) -> tuple[Assignment, ...]:
+        providers = self._directory.managed_zones(tenant_id)
+        return tuple(Assignment(name, provider_for(name, providers, preferred_id)) for name in dns_names)
+
+    def _record_or_join(self, order: Order, by: Provenance) -> tuple[str, bool]:
+        try:
+            record_order(self._store, order, by)
+        except Taken:
+            running = self._directory.running_order(order.account_id, order.dns_names)
+            if running is None:  # it ended between the two looks
+                record_order(self._store, order, by)
+            else:
+                return running, False
+        return order.id, True
+
+
+def record_order(store: EventStore, order: Order, by: Provenance, claim: Claim | None = None) -> None:
+    """Records the order, and with a renewal that failed the failure at its certificate, in one transaction."""
+    failures = [event for event in order.pending_events if isinstance(event, Order.Failed)]
+    if not (failures and order.is_renewal):
+        store.record(order, by=by, claim=claim)
+        return
+    certificate = store.load(Certificate, order.certificate_id)
+    certificate.renewal_failed(order.id, failures[0].error, failures[0].timestamp)
+    store.record(order, certificate, by=by, claim=claim)
+
+
+def _require_challenge_type(challenge_type: str, dns_names: Sequence[str]) -> None:
+    if challenge_type != DNS_01:
+        wildcard = any(name.startswith("*.") for name in dns_names)
+        reason = "a wildcard needs dns-01" if wildcard else "only dns-01 is there yet"
+        raise InvalidFields(FieldProblem("challenge_type", "unsupported", reason))
+
+
+def _require_profile(account: Account, profile: str | None) -> None:
+    offered = [offer.name for offer in account.offer.profiles]
+    if profile is not None and profile not in offered:
+        known = ", ".join(offered) or "none"
+        raise InvalidFields(FieldProblem("profile", "unknown", f"the CA offers {known}"))

@@ -1,0 +1,366 @@
+"""From a placed order to a stored certificate, and every TXT value removed again.
+
+Decide: `next_step`, from what the order knows. Perform: one port call per step. Report: the outcome goes back to the
+order as a command. Every step may run twice: before something that must not happen twice is done again, the CA is
+asked how things stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from application.accounts import Accounts
+from application.certificates import SEALED_KIND
+from application.dns_providers import DnsProviders, reason_of
+from application.errors import (
+    CaRefused,
+    CaThrottled,
+    EgressRefused,
+    Failure,
+    Permanent,
+    Retryable,
+    StoreUnavailable,
+    ZoneConflict,
+    ZoneRefused,
+    ZoneThrottled,
+    ZoneUnreachable,
+)
+from application.event_store import EventStore
+from application.orders import record_order
+from application.ports import CertificateAuthority, Clock, DnsZone, KeyStore, Resolver, TxtValue
+from application.process.todo import Claim, Decision, Step
+from application.provider_config import CommonConfig
+from application.x509 import CertificateRejected, new_csr_der, new_private_key, read_chain
+from domain.acme import OrderObject
+from domain.certificate import Certificate, Version
+from domain.errors import InvalidFields, NotFound, Refusal
+from domain.order import Order, OrderError, OrderErrorCode, Record, UnseenRecord
+from domain.provenance import of_process
+
+NAME = "issuance"
+
+
+class SealKey(Step, frozen=True): ...
+
+
+class PlaceAtCa(Step, frozen=True): ...
+
+
+class ReadAuthorizations(Step, frozen=True): ...
+
+
+class PublishRecords(Step, frozen=True): ...
+
+
+class CheckPropagation(Step, frozen=True): ...
+
+
+class AnswerChallenges(Step, frozen=True): ...
+
+
+class FollowOrder(Step, frozen=True): ...
+
+
+class Finalize(Step, frozen=True): ...
+
+
+class StoreCertificate(Step, frozen=True): ...
+
+
+class RemoveRecords(Step, frozen=True): ...
+
+
+def next_step(order: Order) -> Step | None:
+    """What to do next, or None when the order has ended and left nothing behind. Pure."""
+    due_at = order.due_at
+    if order.ended is not None:
+        return RemoveRecords(due_at) if order.outstanding_records else None
+    if order.sealed_key_id is None:
+        return SealKey(due_at)
+    if order.at_ca is None:
+        return PlaceAtCa(due_at)
+    if order.certificate_url is not None:
+        return StoreCertificate(due_at)
+    if order.is_finalized:
+        return FollowOrder(due_at)
+    if order.is_ready:
+        return Finalize(due_at)
+    return _next_for_challenges(order)
+
+
+def _next_for_challenges(order: Order) -> Step:
+    due_at = order.due_at
+    if order.challenges is None:
+        return ReadAuthorizations(due_at)
+    if order.open_challenges and order.published_at is None:
+        return PublishRecords(due_at)
+    if order.open_challenges and not order.propagated:
+        return CheckPropagation(due_at)
+    if order.open_challenges and not order.is_answered:
+        return AnswerChallenges(due_at)
+    return FollowOrder(due_at)
+
+
+DECISION = Decision(NAME, next_step)
+
+
+class Issuance:
+    name = NAME
+
+    def __init__(
+        self,
+        store: EventStore,
+        keys: KeyStore,
+        accounts: Accounts,
+        ca: CertificateAuthority,
+        providers: DnsProviders,
+        resolver: Resolver,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._accounts = accounts
+        self._ca = ca
+        self._providers = providers
+        self._resolver = resolver
+        self._clock = clock
+
+    def perform(self, claim: Claim) -> None:
+        """Steps of one order in a row, for as long as the next one is due. Raises what makes a report impossible:
+        LeaseLost, VersionConflict, StoreUnavailable."""
+        order = self._store.load(Order, claim.subject)
+        again = claim.attempts > 1
+        while (step := next_step(order)) is not None and step.due_at <= self._clock.now():
+            by = of_process(NAME, order.tenant_id, order.id, order.version)
+            try:
+                companions = self._do(step, order, again=again or order.setbacks > 0)
+            except StoreUnavailable:
+                raise
+            except (Failure, Refusal) as problem:
+                self._report_failure(order, problem)
+                companions = ()
+            if companions:
+                self._store.record(order, *companions, by=by, claim=claim)
+            else:
+                record_order(self._store, order, by, claim)
+            again = False
+
+    def _do(self, step: Step, order: Order, *, again: bool) -> Sequence[Certificate]:
+        """Performs the step and tells the order. Gives what is to be recorded together with it."""
+        match step:
+            case SealKey():
+                self._seal_key(order)
+            case PlaceAtCa():
+                self._place_at_ca(order)
+            case ReadAuthorizations():
+                self._read_authorizations(order)
+            case PublishRecords():
+                self._publish(order)
+            case CheckPropagation():
+                self._check_propagation(order)
+            case AnswerChallenges():
+                self._answer(order, again=again)
+            case FollowOrder():
+                self._follow(order)
+            case Finalize():
+                self._finalize(order, again=again)
+            case StoreCertificate():
+                return self._store_certificate(order)
+            case RemoveRecords():
+                self._remove(order)
+            case _:
+                raise TypeError(f"no way to perform {step}")
+        return ()
+
+    def _seal_key(self, order: Order) -> None:
+        if order.kept_key_id is not None:
+            sealed_key_id = order.kept_key_id
+            key_pem = self._keys.open(SEALED_KIND, order.tenant_id, order.certificate_id, sealed_key_id)
+        else:
+            key_pem = new_private_key(order.key_type)
+            sealed_key_id = self._keys.seal(SEALED_KIND, order.tenant_id, order.certificate_id, key_pem)
+        order.seal_key(sealed_key_id, new_csr_der(key_pem, order.dns_names), self._clock.now())
+
+    def _place_at_ca(self, order: Order) -> None:
+        _, account = self._accounts.at_ca(order.account_id)
+        order.accept(self._ca.new_order(account, order.dns_names, order.profile), self._clock.now())
+
+    def _read_authorizations(self, order: Order) -> None:
+        account, at_ca = self._accounts.at_ca(order.account_id)
+        authorizations = self._ca.authorizations(at_ca, _at_ca(order).authorization_urls)
+        order.offer_challenges(authorizations, account.key_thumbprint, self._clock.now())
+
+    def _publish(self, order: Order) -> None:
+        for zone, _, records in self._zones_of(order.outstanding_records):
+            zone.add([TxtValue(record.name, record.value) for record in records])
+        now = self._clock.now()
+        for record in order.outstanding_records:
+            order.record_published(record, now)
+
+    def _check_propagation(self, order: Order) -> None:
+        unseen: list[UnseenRecord] = []
+        for _, config, records in self._zones_of(order.outstanding_records):
+            if config.propagation != "skip":
+                unseen += self._unseen(records, config)
+        order.observe_propagation(unseen, self._clock.now())
+
+    def _unseen(self, records: Sequence[Record], config: CommonConfig) -> Sequence[UnseenRecord]:
+        by_value = {TxtValue(record.name, record.value): record for record in records}
+        return [
+            UnseenRecord(
+                server=unseen.server,
+                record=by_value[TxtValue(unseen.record_name, unseen.value)],
+                strict=config.propagation == "strict",
+                wait_for=config.propagation_timeout,
+            )
+            for unseen in self._resolver.unseen(list(by_value), config.nameservers)
+        ]
+
+    def _answer(self, order: Order, *, again: bool) -> None:
+        _, account = self._accounts.at_ca(order.account_id)
+        urls = [challenge.url for challenge in order.open_challenges]
+        if again or order.answers:
+            authorizations = self._ca.authorizations(account, _at_ca(order).authorization_urls)
+            waiting = {
+                challenge.url
+                for authorization in authorizations
+                for challenge in authorization.challenges
+                if challenge.status == "pending"
+            }
+            urls = [url for url in urls if url in waiting]
+        self._ca.answer(account, urls)
+        order.challenges_answered(self._clock.now())
+
+    def _follow(self, order: Order) -> None:
+        _, account = self._accounts.at_ca(order.account_id)
+        at_ca = self._ca.order(account, _at_ca(order).url)
+        lingers = at_ca.status == "pending" and order.setbacks > 0
+        authorizations = (
+            self._ca.authorizations(account, _at_ca(order).authorization_urls)
+            if lingers or at_ca.status == "invalid"
+            else ()
+        )
+        order.follow(at_ca, authorizations, self._clock.now())
+
+    def _finalize(self, order: Order, *, again: bool) -> None:
+        _, account = self._accounts.at_ca(order.account_id)
+        if again:
+            at_ca = self._ca.order(account, _at_ca(order).url)
+            if at_ca.status != "ready":
+                order.follow(at_ca, (), self._clock.now())
+                return
+        try:
+            at_ca = self._ca.finalize(account, _at_ca(order), order.csr_der)
+        except CaRefused as refused:
+            if refused.problem.name != "orderNotReady":
+                raise
+            order.wait(None, self._clock.now())
+        else:
+            order.follow(at_ca, (), self._clock.now())
+
+    def _store_certificate(self, order: Order) -> Sequence[Certificate]:
+        _, account = self._accounts.at_ca(order.account_id)
+        chain_pem = self._ca.chain(account, order.certificate_url or "", order.preferred_chain)
+        now = self._clock.now()
+        try:
+            leaf = read_chain(chain_pem, order.csr_der, order.dns_names)
+        except CertificateRejected as rejected:
+            order.fail(OrderError("certificate_rejected", str(rejected)), now)
+            return ()
+
+        def version(number: int) -> Version:
+            return Version(
+                number=number,
+                order_id=order.id,
+                serial_number=leaf.serial_number,
+                fingerprint_sha256=leaf.fingerprint_sha256,
+                issuer=leaf.issuer,
+                key_type=order.key_type,
+                not_before=leaf.not_before,
+                not_after=leaf.not_after,
+                chain_pem=chain_pem,
+                sealed_key_id=order.sealed_key_id,
+            )
+
+        try:
+            certificate = self._store.load(Certificate, order.certificate_id)
+            certificate.renew(version(certificate.next_number), order.renewal_reason or "requested", now)
+        except NotFound:
+            certificate = Certificate.issue(
+                order.certificate_id,
+                tenant_id=order.tenant_id,
+                account_id=order.account_id,
+                name=order.name,
+                dns_names=order.dns_names,
+                auto_renew=order.auto_renew,
+                version=version(1),
+                now=now,
+            )
+        order.complete(certificate.current.number, now)
+        return (certificate,)
+
+    def _remove(self, order: Order) -> None:
+        for zone, _, records in self._zones_of(order.outstanding_records):
+            zone.remove([TxtValue(record.name, record.value) for record in records])
+            now = self._clock.now()
+            for record in records:
+                order.record_removed(record, now)
+
+    def _zones_of(self, records: Sequence[Record]) -> Sequence[tuple[DnsZone, CommonConfig, Sequence[Record]]]:
+        """The records by the provider that holds them, so that each provider gets one change."""
+        by_provider: dict[str, list[Record]] = {}
+        for record in records:
+            by_provider.setdefault(record.dns_provider_id, []).append(record)
+        return [
+            (*self._providers.reach(self._providers.load(provider_id)), mine)
+            for provider_id, mine in by_provider.items()
+        ]
+
+    def _report_failure(self, order: Order, problem: Failure | Refusal) -> None:
+        now = self._clock.now()
+        if order.ended is not None:  # cleaning up goes on until the values are gone
+            wait = problem.retry_after_seconds if isinstance(problem, Retryable) else LONG_WAIT.total_seconds()
+            order.wait(wait, now, OrderError("provider_error", str(problem)))
+            return
+        match problem:
+            case CaThrottled() if problem.problem.name == "rateLimited" and not order.is_renewal:
+                order.fail(_rate_limited(problem), now)
+            case CaThrottled() if problem.problem.name == "rateLimited":
+                order.wait(problem.retry_after_seconds, now, _rate_limited(problem))
+            case CaRefused():
+                order.refused_by_ca(problem.problem, now)
+            case Retryable():
+                order.wait(problem.retry_after_seconds, now, OrderError(_code_of(problem), problem.detail))
+            case Permanent():
+                order.fail(OrderError(_code_of(problem), f"{reason_of(problem)}: {problem.detail}"), now)
+            case InvalidFields():
+                order.fail(OrderError("provider_error", str(problem)), now)
+            case _:
+                order.fail(OrderError("backend_error", str(problem)), now)
+
+
+LONG_WAIT = timedelta(minutes=1)
+
+
+def _rate_limited(problem: CaThrottled) -> OrderError:
+    seconds = problem.retry_after_seconds
+    return OrderError(
+        "backend_rate_limited",
+        problem.detail,
+        retry_after_seconds=None if seconds is None else max(1, round(seconds)),
+        problem=problem.problem,
+    )
+
+
+def _code_of(failure: Failure) -> OrderErrorCode:
+    match failure:
+        case ZoneRefused() | ZoneThrottled() | ZoneUnreachable() | ZoneConflict() | EgressRefused():
+            return "provider_error"
+        case _:
+            return "backend_error"
+
+
+def _at_ca(order: Order) -> OrderObject:
+    if order.at_ca is None:
+        raise ValueError(f"{order.id} is not at the CA yet")
+    return order.at_ca

@@ -1,0 +1,113 @@
+"""The loop that performs the to-do list, many steps at a time.
+
+One thread hands out claims, one keeps their leases alive, the rest work. Nothing here knows what the steps are."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from time import monotonic
+
+import structlog
+
+from application.errors import StoreUnavailable
+from application.process.todo import Claim, LeaseLost, Process, TodoList
+from domain.errors import VersionConflict
+
+LEASE = timedelta(seconds=15)
+HEARTBEAT_SECONDS = 5.0
+LONGEST_IDLE_SECONDS = 1.0  # a notification may be lost with its connection
+CRASHED_RETRY = timedelta(seconds=2)
+LONGEST_CRASHED_RETRY = timedelta(minutes=5)
+
+log = structlog.get_logger()
+
+
+class Worker:
+    """`wake` is set by whoever learns that the list has grown; `slots` is how many steps are in flight at most."""
+
+    def __init__(self, todo: TodoList, processes: Mapping[str, Process], slots: int, wake: threading.Event) -> None:
+        self._todo = todo
+        self._processes = processes
+        self._slots = slots
+        self._wake = wake
+        self._held: dict[int, Claim] = {}
+        self._lock = threading.Lock()
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set; then waits for the steps in flight, whose leases are kept to the end."""
+        finished = threading.Event()
+        heart = threading.Thread(target=self._beat, args=[finished], name="heartbeat", daemon=True)
+        heart.start()
+        with ThreadPoolExecutor(self._slots, thread_name_prefix="step") as pool:
+            while not stop.is_set():
+                self._wake.clear()
+                idle_seconds = self._hand_out(pool.submit)
+                if not stop.is_set():
+                    self._wake.wait(idle_seconds)
+        finished.set()
+        heart.join()
+
+    def _hand_out(self, submit: Callable[[Callable[[Claim], None], Claim], object]) -> float:
+        """Claims what is due for the free slots, and says how long there is nothing more to do."""
+        with self._lock:
+            free = self._slots - len(self._held)
+        if free == 0:
+            return LONGEST_IDLE_SECONDS
+        try:
+            claims = self._todo.claim(free, LEASE)
+            for claim in claims:
+                with self._lock:
+                    self._held[claim.fence] = claim
+                submit(self._work, claim)
+            if len(claims) == free:
+                return LONGEST_IDLE_SECONDS  # every slot is taken; the first to be free wakes us
+            due_in = self._todo.next_due_in()
+        except StoreUnavailable as failure:
+            log.warning("store_unavailable", detail=failure.detail)
+            return LONGEST_IDLE_SECONDS
+        if due_in is None:
+            return LONGEST_IDLE_SECONDS
+        return min(LONGEST_IDLE_SECONDS, max(0.01, due_in.total_seconds()))
+
+    def _work(self, claim: Claim) -> None:
+        started = monotonic()
+        outcome, retry_in = "done", timedelta()
+        with structlog.contextvars.bound_contextvars(process=claim.process, subject=claim.subject):
+            try:
+                self._processes[claim.process].perform(claim)
+            except LeaseLost:
+                outcome = "lease_lost"
+            except VersionConflict:
+                outcome = "changed_meanwhile"
+            except StoreUnavailable as failure:
+                outcome, retry_in = "store_unavailable", CRASHED_RETRY
+                log.warning("store_unavailable", detail=failure.detail)
+            except Exception:
+                outcome = "crashed"
+                retry_in = min(LONGEST_CRASHED_RETRY, CRASHED_RETRY * 2 ** min(claim.attempts, 8))
+                log.exception("step_crashed", attempts=claim.attempts)
+            duration_ms = round((monotonic() - started) * 1000)
+            log.info("steps_performed", outcome=outcome, attempts=claim.attempts, duration_ms=duration_ms)
+            self._give_back(claim, retry_in)
+
+    def _give_back(self, claim: Claim, retry_in: timedelta) -> None:
+        try:
+            self._todo.release(claim, retry_in)
+        except StoreUnavailable as failure:
+            log.warning("store_unavailable", detail=failure.detail)
+        with self._lock:
+            self._held.pop(claim.fence, None)
+        self._wake.set()
+
+    def _beat(self, finished: threading.Event) -> None:
+        while not finished.wait(HEARTBEAT_SECONDS):
+            with self._lock:
+                held = list(self._held.values())
+            if held:
+                try:
+                    self._todo.extend(held, LEASE)
+                except StoreUnavailable as failure:
+                    log.warning("store_unavailable", detail=failure.detail)
