@@ -1,0 +1,139 @@
+"""The adapter of `CertificateAuthority`: each method is one resource of RFC 8555 §7, and sends no request too many."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import httpx
+import msgspec
+from acme import messages
+from josepy.json_util import encode_b64jose
+
+from application.ports import CaAccount, Capabilities, ExternalAccountBinding
+from application.secret_value import SecretValue
+from domain.acme import AuthorizationObject, OrderObject
+from interfaces.acme import resources
+from interfaces.acme.account_key import signing_key
+from interfaces.acme.chains import chain_in, topmost_issuer
+from interfaces.acme.external_account import binding
+from interfaces.acme.links import alternate_urls, location
+from interfaces.acme.server import AcmeServer
+from interfaces.egress import Egress
+from interfaces.retry_after import retry_after_seconds
+
+_POST_AS_GET = b""
+_AT_THE_SAME_TIME = 16
+
+Said = TypeVar("Said")
+
+
+class AcmeClient:
+    """`timeout_seconds` is for one exchange; some servers validate or issue before they answer."""
+
+    def __init__(self, egress: Egress, user_agent: str, timeout_seconds: float = 60) -> None:
+        self._egress = egress
+        self._user_agent = user_agent
+        self._timeout_seconds = timeout_seconds
+        self._lock = threading.Lock()
+        self._servers: dict[tuple[str, str | None], AcmeServer] = {}
+        self._threads = ThreadPoolExecutor(_AT_THE_SAME_TIME, thread_name_prefix="acme")
+
+    def capabilities(self, directory_url: str, ca_bundle_pem: str | None) -> Capabilities:
+        directory = self._server(directory_url, ca_bundle_pem).directory()
+        meta = directory.meta
+        profiles = (meta.profiles if meta else None) or {}
+        return Capabilities(
+            ari=bool(directory.renewal_info),
+            profiles={name: said if isinstance(said, str) else "" for name, said in profiles.items()},
+            eab_required=bool(meta and meta.external_account_required),
+            caa_identities=(meta.caa_identities if meta else None) or (),
+            terms_of_service=meta.terms_of_service if meta else None,
+        )
+
+    def register(
+        self,
+        directory_url: str,
+        key_pem: SecretValue,
+        email: str,
+        eab: ExternalAccountBinding | None,
+        ca_bundle_pem: str | None,
+    ) -> str:
+        """RFC 8555 §7.3. Raises also `domain.errors.InvalidFields` for an HMAC key that is no base64."""
+        server, key = self._server(directory_url, ca_bundle_pem), signing_key(key_pem)
+        url = server.directory().new_account
+        registration = messages.NewRegistration.from_data(
+            email=email or None,
+            terms_of_service_agreed=True,
+            external_account_binding=binding(eab, key.jwk.public_key(), url) if eab else None,
+        )
+        return location(server.post(url, registration.json_dumps().encode(), key, account_url=None))
+
+    def new_order(self, account: CaAccount, dns_names: Sequence[str], profile: str | None) -> OrderObject:
+        server = self._server(account.directory_url, account.ca_bundle_pem)
+        identifiers = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=dns_name) for dns_name in dns_names]
+        wanted = messages.NewOrder(identifiers=identifiers, profile=profile)
+        response = self._post(account, server.directory().new_order, wanted.json_dumps().encode())
+        return self._order(account, response, location(response))
+
+    def order(self, account: CaAccount, order_url: str) -> OrderObject:
+        return self._order(account, self._post(account, order_url, _POST_AS_GET), order_url)
+
+    def authorizations(self, account: CaAccount, urls: Sequence[str]) -> Sequence[AuthorizationObject]:
+        return self._at_the_same_time(lambda url: self._authorization(account, url), urls)
+
+    def answer(self, account: CaAccount, challenge_urls: Sequence[str]) -> None:
+        self._at_the_same_time(lambda url: self._post(account, url, b"{}"), challenge_urls)
+
+    def finalize(self, account: CaAccount, order: OrderObject, csr_der: bytes) -> OrderObject:
+        # Not as messages.CertificateRequest, which would have to read the CSR: judging it is the server's part.
+        request = msgspec.json.encode({"csr": encode_b64jose(csr_der)})
+        return self._order(account, self._post(account, order.finalize_url, request), order.url)
+
+    def chain(self, account: CaAccount, certificate_url: str, preferred_chain: str | None) -> str:
+        response = self._download(account, certificate_url)
+        chain_pem = chain_in(response)
+        if preferred_chain is None or topmost_issuer(chain_pem) == preferred_chain:
+            return chain_pem
+        alternates = (chain_in(self._download(account, url)) for url in alternate_urls(response))
+        return next((each for each in alternates if topmost_issuer(each) == preferred_chain), chain_pem)
+
+    def close(self) -> None:
+        """Ends the threads and the connections. Nothing may be asked afterwards."""
+        self._threads.shutdown()
+        for server in self._servers.values():
+            server.close()
+
+    def _server(self, directory_url: str, ca_bundle_pem: str | None) -> AcmeServer:
+        with self._lock:
+            server = self._servers.get((directory_url, ca_bundle_pem))
+            if server is None:
+                http = self._egress.client(ca_bundle_pem, timeout_seconds=self._timeout_seconds)
+                server = AcmeServer(directory_url, http, self._user_agent)
+                self._servers[directory_url, ca_bundle_pem] = server
+            return server
+
+    def _post(self, account: CaAccount, url: str, payload: bytes, accept: str = "application/json") -> httpx.Response:
+        server = self._server(account.directory_url, account.ca_bundle_pem)
+        return server.post(url, payload, signing_key(account.key_pem), account.account_url, accept)
+
+    def _download(self, account: CaAccount, url: str) -> httpx.Response:
+        return self._post(account, url, _POST_AS_GET, accept="application/pem-certificate-chain")
+
+    def _order(self, account: CaAccount, response: httpx.Response, url: str) -> OrderObject:
+        server = self._server(account.directory_url, account.ca_bundle_pem)
+        return server.resource(response, resources.Order).at(url, retry_after_seconds(response.headers))
+
+    def _authorization(self, account: CaAccount, url: str) -> AuthorizationObject:
+        server = self._server(account.directory_url, account.ca_bundle_pem)
+        return server.resource(self._post(account, url, _POST_AS_GET), resources.Authorization).at(url)
+
+    def _at_the_same_time(self, ask: Callable[[str], Said], urls: Sequence[str]) -> list[Said]:
+        """What was said, in the order of `urls`, after all were asked. The first failure is raised."""
+        if len(urls) == 1:
+            return [ask(urls[0])]
+        asked = [self._threads.submit(ask, url) for url in urls]
+        wait(asked)
+        return [each.result() for each in asked]

@@ -1,0 +1,215 @@
+"""What the application relies on at any CA: held against the fake, Caddy and Pebble alike."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from _pytest.mark import ParameterSet
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from application.errors import CaRefused
+from application.ports import CaAccount, ExternalAccountBinding
+from application.secret_value import SecretValue
+from interfaces.acme.account_key import new_account_key
+from interfaces.acme.chains import topmost_issuer
+from interfaces.acme.client import AcmeClient
+from interfaces.egress import Egress
+from tests.contracts.ca_world import LOOPBACK, CountingEgress, TxtZone, World, csr_der
+from tests.fakes_ca import DIRECTORY_URL, FakeCa
+from tests.fakes_ca_issuance import OTHER_ROOT
+from tests.servers.caddy import CaddyCa
+from tests.servers.pebble import Pebble
+from tests.servers.process import wait_until
+from tests.servers.responder import DnsResponder
+
+USER_AGENT = "ScaiVault/0.1.0"
+
+
+def peers(name: str) -> ParameterSet:
+    return pytest.param(name, marks=pytest.mark.peers)
+
+
+@pytest.fixture(scope="module")
+def zone() -> Iterator[tuple[TxtZone, str]]:
+    zone = TxtZone()
+    with DnsResponder(zone.answer) as responder:
+        yield zone, responder.address
+
+
+@pytest.fixture(scope="module")
+def caddy(tmp_path_factory: pytest.TempPathFactory, zone: tuple[TxtZone, str]) -> Iterator[CaddyCa]:
+    with CaddyCa(tmp_path_factory.mktemp("caddy"), zone[1]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pebble(tmp_path_factory: pytest.TempPathFactory, zone: tuple[TxtZone, str]) -> Iterator[Pebble]:
+    with Pebble(tmp_path_factory.mktemp("pebble"), zone[1], alternate_roots=1) as server:
+        yield server
+
+
+@pytest.fixture(params=["fake", "caddy", peers("pebble")])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    if request.param == "fake":
+        zone = TxtZone()
+        fake = FakeCa(zone.values)
+        yield World(fake, DIRECTORY_URL, zone, fake.requests.total, OTHER_ROOT)
+        return
+    zone, _address = request.getfixturevalue("zone")
+    server: CaddyCa | Pebble = request.getfixturevalue(request.param)
+    other_root = root_name(server, 1) if isinstance(server, Pebble) else ""
+    egress = CountingEgress()
+    with closing(AcmeClient(egress, USER_AGENT)) as client:
+        yield World(client, server.directory_url, zone, lambda: len(egress.posted), other_root, server.ca_bundle_pem)
+
+
+def root_name(pebble: Pebble, number: int) -> str:
+    root = x509.load_pem_x509_certificate(pebble._get(f"{pebble.management_url}/roots/{number}").content)
+    return str(root.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)
+
+
+def leaf_of(chain_pem: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificates(chain_pem.encode())[0]
+
+
+def test_registering_a_key_again_gives_the_same_account(world: World) -> None:
+    account = world.register()
+    assert world.register(account.key_pem).account_url == account.account_url
+    assert world.register().account_url != account.account_url
+
+
+@pytest.mark.parametrize("key_type", ["ec256", "ec384", "rsa2048"])
+def test_every_kind_of_account_key_signs(world: World, key_type: str) -> None:
+    account = world.register(new_account_key(key_type))
+    assert world.ca.new_order(account, [world.dns_name], None).status == "pending"
+
+
+def test_a_directory_says_what_it_can(world: World) -> None:
+    capabilities = world.ca.capabilities(world.directory_url, world.ca_bundle_pem)
+    assert (capabilities.ari, capabilities.eab_required) == (False, False)
+
+
+def test_an_order_offers_dns_challenges_for_the_apex_and_the_wildcard(world: World) -> None:
+    account = world.register()
+    order = world.ca.new_order(account, [world.dns_name, f"*.{world.dns_name}"], None)
+    assert order.status == "pending"
+    assert order.expires_at is not None
+    authorizations = world.ca.authorizations(account, order.authorization_urls)
+    assert [each.url for each in authorizations] == list(order.authorization_urls)
+    assert {(each.dns_name, each.wildcard) for each in authorizations} == {
+        (world.dns_name, False),
+        (world.dns_name, True),
+    }
+    offered = [each for said in authorizations for each in said.challenges if each.type == "dns-01"]
+    assert [each.status for each in offered] == ["pending", "pending"]
+    assert len({each.token for each in offered} - {""}) == 2
+    assert world.ca.order(account, order.url).status == "pending"
+
+
+def test_an_unknown_account_is_refused(world: World) -> None:
+    account = world.register()
+    unknown = CaAccount(account.directory_url, account.account_url + "0000", new_account_key(), account.ca_bundle_pem)
+    with pytest.raises(CaRefused) as refusal:
+        world.ca.new_order(unknown, [world.dns_name], None)
+    assert refusal.value.problem.name == "accountDoesNotExist"
+
+
+def test_a_certificate_for_the_apex_and_the_wildcard_is_issued(world: World) -> None:
+    account, key = world.register(), ec.generate_private_key(ec.SECP256R1())
+    dns_names = [world.dns_name, f"*.{world.dns_name}"]
+    chain_pem = world.ca.chain(account, world.issue(account, key, dns_names), None)
+    leaf, *intermediates = x509.load_pem_x509_certificates(chain_pem.encode())
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert sorted(names.get_values_for_type(x509.DNSName)) == sorted(dns_names)
+    assert leaf.public_key() == key.public_key()
+    leaf.verify_directly_issued_by(intermediates[0])
+
+
+def test_a_challenge_without_its_value_makes_nothing_ready(world: World) -> None:
+    account = world.register()
+    order = world.ca.new_order(account, [world.dns_name], None)
+    (authorization,) = world.ca.authorizations(account, order.authorization_urls)
+    world.zone.publish(f"_acme-challenge.{world.dns_name}", "another value")
+    world.ca.answer(account, [each.url for each in authorization.challenges if each.type == "dns-01"])
+
+    def judged() -> bool:
+        (said,) = world.ca.authorizations(account, order.authorization_urls)
+        assert said.status != "valid"
+        return any(each.error is not None and each.error.detail for each in said.challenges)
+
+    wait_until(judged, what="the challenge's error is told")
+    assert world.ca.order(account, order.url).status in {"pending", "invalid"}
+
+
+def test_a_malformed_csr_is_refused(world: World) -> None:
+    account = world.register()
+    order = world.ready_order(account, [world.dns_name])
+    with pytest.raises(CaRefused) as refusal:
+        world.ca.finalize(account, order, b"no csr")
+    assert refusal.value.problem.name in {"badCSR", "malformed"}
+
+
+def test_an_order_that_is_not_ready_is_not_finalized(world: World) -> None:
+    account = world.register()
+    order = world.ca.new_order(account, [world.dns_name], None)
+    with pytest.raises(CaRefused) as refusal:
+        world.ca.finalize(account, order, csr_der(ec.generate_private_key(ec.SECP256R1()), [world.dns_name]))
+    assert refusal.value.problem.name == "orderNotReady"
+
+
+def test_an_order_of_another_account_is_refused(world: World) -> None:
+    order = world.ca.new_order(world.register(), [world.dns_name], None)
+    with pytest.raises(CaRefused):
+        world.ca.order(world.register(), order.url)
+
+
+@pytest.mark.parametrize("world", ["fake", peers("pebble")], indirect=True)
+def test_the_chain_of_another_root_is_given_where_it_is_preferred(world: World) -> None:
+    account = world.register()
+    certificate_url = world.issue(account, ec.generate_private_key(ec.SECP256R1()), [world.dns_name])
+    default = world.ca.chain(account, certificate_url, None)
+    assert topmost_issuer(default) not in {"", world.other_root}
+    other = world.ca.chain(account, certificate_url, world.other_root)
+    assert topmost_issuer(other) == world.other_root
+    assert leaf_of(other) == leaf_of(default)
+
+
+def test_a_preference_that_no_chain_meets_gives_the_default(world: World) -> None:
+    account = world.register()
+    certificate_url = world.issue(account, ec.generate_private_key(ec.SECP256R1()), [world.dns_name])
+    default = world.ca.chain(account, certificate_url, None)
+    assert world.ca.chain(account, certificate_url, "No Such Root") == default
+
+
+def test_an_issuance_costs_no_request_too_many(world: World) -> None:
+    dns_names = [world.dns_name, f"*.{world.dns_name}", f"www.{world.dns_name}"]
+    account, before = world.register(), world.posts()
+    certificate_url = world.issue(account, ec.generate_private_key(ec.SECP256R1()), dns_names)
+    world.ca.chain(account, certificate_url, None)
+    new_order, finalize, download = 1, 1, 1
+    expected = new_order + len(dns_names) + len(dns_names) + world.polls + finalize + download
+    assert world.posts() - before == expected
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("write", [base64.urlsafe_b64encode, base64.b64encode])
+def test_an_account_is_bound_to_an_external_one(
+    tmp_path: Path, zone: tuple[TxtZone, str], write: Callable[[bytes], bytes]
+) -> None:
+    hmac_key = bytes(range(0xE0, 0x100))
+    keys = {"kid-1": base64.urlsafe_b64encode(hmac_key).rstrip(b"=").decode()}
+    with (
+        Pebble(tmp_path, zone[1], external_account_keys=keys) as pebble,
+        closing(AcmeClient(Egress([LOOPBACK]), USER_AGENT)) as ca,
+    ):
+        place = (pebble.directory_url, new_account_key(), "ops@acme.example")
+        assert ca.capabilities(pebble.directory_url, pebble.ca_bundle_pem).eab_required
+        assert ca.register(*place, ExternalAccountBinding("kid-1", SecretValue(write(hmac_key))), pebble.ca_bundle_pem)
+        with pytest.raises(CaRefused) as refusal:
+            ca.register(pebble.directory_url, new_account_key(), "ops@acme.example", None, pebble.ca_bundle_pem)
+        assert refusal.value.problem.name == "externalAccountRequired"
