@@ -1,0 +1,126 @@
+"""What is asked through a recursive resolver: where a name ends after its CNAMEs, and who serves the zone it ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import dns.exception
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.resolver
+import dns.rrset
+
+from application.errors import ResolverFailed
+from application.provider_config import host_and_port
+from interfaces.dns.egress import Egress
+from interfaces.dns.questions import ask, ask_authority
+
+MOST_CNAMES = 8
+MOST_THREADS = 16
+DNS_PORT = 53
+
+
+class Recursion:
+    """`resolvers` are `host:port` with an address as host; none of them: those of the host's `/etc/resolv.conf`, read anew
+    each time. They are asked in their order, but first who answered last, until one has a usable answer. `port` is the authoritative servers'."""
+
+    def __init__(self, egress: Egress, resolvers: Sequence[str], timeout_seconds: float, port: int) -> None:
+        self._egress = egress
+        self._resolvers = [host_and_port(resolver) for resolver in resolvers]
+        self._timeout_seconds = timeout_seconds
+        self._port = port
+        self._answered_last: tuple[str, int] | None = None
+
+    def end_of_cnames(self, name: dns.name.Name) -> dns.name.Name:
+        """The name itself where it has no CNAME. Raises ResolverFailed, also for a loop and for more than eight."""
+        passed = [name]
+        while len(passed) <= MOST_CNAMES + 1:
+            targets = [rdata.target for rrset in self._rrsets(passed[-1], dns.rdatatype.CNAME) for rdata in rrset]
+            if not targets:
+                return passed[-1]
+            if targets[0] in passed:
+                raise ResolverFailed(f"the CNAMEs of {_text(name)} run in a circle")
+            passed.append(targets[0])
+        raise ResolverFailed(f"{_text(name)} has more than {MOST_CNAMES} CNAMEs")
+
+    def server_addresses(self, name: dns.name.Name) -> Sequence[str]:
+        """Of every authoritative server of the zone that holds the name, IPv4 and IPv6. Raises ResolverFailed."""
+        apex = self._apex(name)
+        servers = self._ns_names(apex) or self._delegated_to(apex)
+        questions = [(server, rdtype) for server in servers for rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA)]
+        with ThreadPoolExecutor(MOST_THREADS) as pool:
+            found = list(pool.map(self._addresses, questions))
+        addresses = sorted({address for some in found for address in some})
+        if not addresses:
+            raise ResolverFailed(f"the name servers of {_text(apex)} have no address")
+        return addresses
+
+    def _apex(self, name: dns.name.Name) -> dns.name.Name:
+        """The owner of the SOA that is given for the name, or with the denial (RFC 2308 §3)."""
+        for asked in _upwards(name):
+            answer = self._answer(asked, dns.rdatatype.SOA)
+            for rrset in (*answer.answer, *answer.authority):
+                if rrset.rdtype == dns.rdatatype.SOA and asked.is_subdomain(rrset.name):
+                    return rrset.name
+        raise ResolverFailed(f"no zone holds {_text(name)}")
+
+    def _ns_names(self, apex: dns.name.Name) -> Sequence[dns.name.Name]:
+        return [rdata.target for rrset in self._rrsets(apex, dns.rdatatype.NS) for rdata in rrset]
+
+    def _delegated_to(self, apex: dns.name.Name) -> Sequence[dns.name.Name]:
+        """The parent's word where the zone does not name its own servers, as our embedded responder may not."""
+        for address in self.server_addresses(apex.parent()) if apex != dns.name.root else ():
+            referral = ask_authority(self._egress, address, self._port, apex, dns.rdatatype.NS, self._timeout_seconds)
+            held = (*referral.answer, *referral.authority) if referral else ()
+            servers = [
+                rdata.target
+                for rrset in held
+                if rrset.rdtype == dns.rdatatype.NS and rrset.name == apex
+                for rdata in rrset
+            ]
+            if servers:
+                return servers
+        raise ResolverFailed(f"nobody names the servers of {_text(apex)}")
+
+    def _addresses(self, question: tuple[dns.name.Name, dns.rdatatype.RdataType]) -> Sequence[str]:
+        """None where the look-up fails: another server of the zone, or the other family, may do."""
+        try:
+            answer = self._answer(*question)
+        except ResolverFailed:
+            return ()
+        return [rdata.address for rrset in answer.answer if rrset.rdtype == question[1] for rdata in rrset]
+
+    def _rrsets(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> Sequence[dns.rrset.RRset]:
+        answer = self._answer(name, rdtype)
+        return [rrset for rrset in answer.answer if rrset.rdtype == rdtype and rrset.name == name]
+
+    def _answer(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> dns.message.QueryMessage:
+        """The first answer that says what there is, or that there is nothing."""
+        resolvers = self._resolvers or _hosts_own()
+        for resolver in sorted(resolvers, key=lambda resolver: resolver != self._answered_last):
+            answer = ask(*resolver, name, rdtype, recursion=True, timeout_seconds=self._timeout_seconds)
+            if answer is not None and answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+                self._answered_last = resolver
+                return answer
+        raise ResolverFailed(f"no resolver answers {dns.rdatatype.to_text(rdtype)} {_text(name)}")
+
+
+def _hosts_own() -> Sequence[tuple[str, int]]:
+    try:
+        return [(str(address), DNS_PORT) for address in dns.resolver.Resolver().nameservers]
+    except dns.resolver.NoResolverConfiguration:
+        return []
+
+
+def _upwards(name: dns.name.Name) -> Iterator[dns.name.Name]:
+    """The name and all above it, without the root."""
+    while name != dns.name.root:
+        yield name
+        name = name.parent()
+
+
+def _text(name: dns.name.Name) -> str:
+    return name.to_text(omit_final_dot=True)

@@ -1,0 +1,86 @@
+"""`/v1/pki/acme/accounts`: accounts at CAs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from litestar import Response, get, post
+
+from application.caller import Caller
+from application.ports import ExternalAccountBinding
+from application.secret_value import SecretValue
+from domain.account import Environment
+from domain.errors import NotFound
+from domain.order import KeyType
+from interfaces.http.bodies import RequestBody
+from interfaces.http.pages import Page, next_cursor
+from interfaces.http.services import Services
+from projections.accounts import ACCOUNTS, AccountView
+
+
+class Eab(RequestBody, frozen=True):
+    """RFC 8555 §7.3.4, as the CA gave it."""
+
+    kid: str
+    hmac_key: str
+
+    def __repr__(self) -> str:
+        return f"Eab(kid={self.kid!r})"
+
+
+class RegisterAccount(RequestBody, frozen=True):
+    name: str
+    provider: str
+    environment: Environment
+    email: str
+    directory_url: str | None = None
+    eab: Eab | None = None
+    key_type: KeyType = "ec256"
+    ca_bundle_pem: str | None = None
+
+
+class AccountList(msgspec.Struct, frozen=True):
+    data: Sequence[AccountView]
+    cursor: str | None
+    has_more: bool
+
+
+@post("/pki/acme/accounts", opt={"scope": "pki:admin"}, sync_to_thread=True)
+def register_account(data: RegisterAccount, caller: Caller, services: Services) -> Response[AccountView]:
+    """Registered at the CA before the answer; agrees to the CA's terms."""
+    account_id = services.accounts.register(
+        name=data.name,
+        provider=data.provider,
+        environment=data.environment,
+        email=data.email,
+        directory_url=data.directory_url,
+        eab=ExternalAccountBinding(data.eab.kid, SecretValue(data.eab.hmac_key)) if data.eab else None,
+        key_type=data.key_type,
+        ca_bundle_pem=data.ca_bundle_pem,
+        caller=caller,
+    )
+    return Response(
+        account_view(services, caller, account_id),
+        status_code=201,
+        headers={"Location": f"/v1/pki/acme/accounts/{account_id}"},
+    )
+
+
+@get("/pki/acme/accounts", opt={"scope": "pki:admin"}, sync_to_thread=True)
+def list_accounts(caller: Caller, services: Services, page: Page) -> AccountList:
+    rows = ACCOUNTS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, {})
+    cursor = next_cursor([place for place, _ in rows], page)
+    return AccountList([view for _, view in rows[: page.limit]], cursor, cursor is not None)
+
+
+@get("/pki/acme/accounts/{account_id:str}", opt={"scope": "pki:admin"}, sync_to_thread=True)
+def get_account(account_id: str, caller: Caller, services: Services) -> AccountView:
+    return account_view(services, caller, account_id)
+
+
+def account_view(services: Services, caller: Caller, account_id: str) -> AccountView:
+    view: AccountView | None = ACCOUNTS.one(services.pool, caller.tenant_id, account_id)
+    if view is None:
+        raise NotFound("account", account_id)
+    return view

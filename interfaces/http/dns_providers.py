@@ -1,0 +1,84 @@
+"""`/v1/dns/providers`: connecting DNS providers and verifying them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from litestar import Response, get, post
+
+from application.caller import Caller
+from application.dns_providers import Verification
+from domain.errors import NotFound
+from interfaces.http.bodies import RequestBody
+from interfaces.http.pages import Page, next_cursor
+from interfaces.http.services import Services
+from projections.dns_providers import DNS_PROVIDERS, DnsProviderView
+
+
+class ConnectProvider(RequestBody, frozen=True):
+    name: str
+    provider_type: str
+    managed_zones: list[str]
+    credentials: dict[str, str] | None = None
+    credentials_path: str | None = None
+    config: dict[str, Any] = msgspec.field(default_factory=dict)
+    verify: bool = False
+
+
+class VerifyProvider(RequestBody, frozen=True):
+    write_test: bool = False
+
+
+class ProviderList(msgspec.Struct, frozen=True):
+    data: Sequence[DnsProviderView]
+    cursor: str | None
+    has_more: bool
+
+
+@post("/dns/providers", opt={"scope": "pki:admin"}, sync_to_thread=True)
+def connect_provider(data: ConnectProvider, caller: Caller, services: Services) -> Response[DnsProviderView]:
+    """With `verify` it is connected only when its zones can be listed."""
+    provider_id = services.providers.connect(
+        name=data.name,
+        provider_type=data.provider_type,
+        credentials=data.credentials,
+        credentials_path=data.credentials_path,
+        config=data.config,
+        managed_zones=data.managed_zones,
+        verify=data.verify,
+        caller=caller,
+    )
+    return Response(
+        provider_view(services, caller, provider_id),
+        status_code=201,
+        headers={"Location": f"/v1/dns/providers/{provider_id}"},
+    )
+
+
+@get("/dns/providers", opt={"scope": "pki:admin"}, sync_to_thread=True)
+def list_providers(caller: Caller, services: Services, page: Page) -> ProviderList:
+    rows = DNS_PROVIDERS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, {})
+    cursor = next_cursor([place for place, _ in rows], page)
+    return ProviderList([view for _, view in rows[: page.limit]], cursor, cursor is not None)
+
+
+@get("/dns/providers/{provider_id:str}", opt={"scope": "pki:admin"}, sync_to_thread=True)
+def get_provider(provider_id: str, caller: Caller, services: Services) -> DnsProviderView:
+    return provider_view(services, caller, provider_id)
+
+
+@post("/dns/providers/{provider_id:str}/verify", opt={"scope": "pki:admin"}, status_code=200, sync_to_thread=True)
+def verify_provider(
+    provider_id: str, caller: Caller, services: Services, data: VerifyProvider | None = None
+) -> Verification:
+    """Lists the zones; with `write_test` it also writes and removes a value in each managed one."""
+    return services.providers.verify(provider_id, write_test=data is not None and data.write_test, caller=caller)
+
+
+def provider_view(services: Services, caller: Caller, provider_id: str) -> DnsProviderView:
+    view: DnsProviderView | None = DNS_PROVIDERS.one(services.pool, caller.tenant_id, provider_id)
+    if view is None:
+        raise NotFound("dns_provider", provider_id)
+    return view

@@ -1,0 +1,94 @@
+"""`/v1/pki/acme/issue` and `/v1/pki/acme/orders`: placing orders and looking at them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from litestar import Response, get, post
+
+from application.caller import Caller
+from domain.errors import NotFound
+from domain.order import KeyType
+from interfaces.http.bodies import RequestBody
+from interfaces.http.pages import Page, next_cursor
+from interfaces.http.services import Services
+from projections.orders import ORDERS, OrderView
+
+
+class Issue(RequestBody, frozen=True):
+    account_id: str
+    domains: list[str]
+    challenge_type: str
+    auto_renew: bool = True
+    key_type: KeyType = "ec256"
+    profile: str | None = None
+    preferred_chain: str | None = None
+    dns_provider_id: str | None = None
+    name: str | None = None
+
+
+class OrderList(msgspec.Struct, frozen=True):
+    data: Sequence[OrderView]
+    cursor: str | None
+    has_more: bool
+
+
+@post("/pki/acme/issue", opt={"scope": "pki:issue"}, sync_to_thread=True)
+def issue(data: Issue, caller: Caller, services: Services) -> Response[OrderView]:
+    """202 with the new order; 200 with the running one for the same account and names."""
+    order_id, is_new = services.orders.place(
+        account_id=data.account_id,
+        domains=data.domains,
+        challenge_type=data.challenge_type,
+        auto_renew=data.auto_renew,
+        key_type=data.key_type,
+        profile=data.profile,
+        preferred_chain=data.preferred_chain,
+        dns_provider_id=data.dns_provider_id,
+        name=data.name,
+        caller=caller,
+    )
+    return order_answer(services, caller, order_id, is_new=is_new)
+
+
+@get("/pki/acme/orders", opt={"scope": "pki:read"}, sync_to_thread=True)
+def list_orders(
+    caller: Caller,
+    services: Services,
+    page: Page,
+    status: str | None = None,
+    certificate_id: str | None = None,
+) -> OrderList:
+    wanted = {"status": status, "certificate_id": certificate_id}
+    matching = {column: value for column, value in wanted.items() if value is not None}
+    rows = ORDERS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, matching)
+    cursor = next_cursor([place for place, _ in rows], page)
+    return OrderList([view for _, view in rows[: page.limit]], cursor, cursor is not None)
+
+
+@get("/pki/acme/orders/{order_id:str}", opt={"scope": "pki:read"}, sync_to_thread=True)
+def get_order(order_id: str, caller: Caller, services: Services) -> OrderView:
+    return order_view(services, caller, order_id)
+
+
+@post("/pki/acme/orders/{order_id:str}/cancel", opt={"scope": "pki:issue"}, status_code=200, sync_to_thread=True)
+def cancel_order(order_id: str, caller: Caller, services: Services) -> OrderView:
+    """Ends the order; what it wrote to DNS is removed."""
+    services.orders.cancel(order_id, caller)
+    return order_view(services, caller, order_id)
+
+
+def order_view(services: Services, caller: Caller, order_id: str) -> OrderView:
+    view: OrderView | None = ORDERS.one(services.pool, caller.tenant_id, order_id)
+    if view is None:
+        raise NotFound("order", order_id)
+    return view
+
+
+def order_answer(services: Services, caller: Caller, order_id: str, *, is_new: bool) -> Response[OrderView]:
+    return Response(
+        order_view(services, caller, order_id),
+        status_code=202 if is_new else 200,
+        headers={"Location": f"/v1/pki/acme/orders/{order_id}"},
+    )

@@ -1,0 +1,122 @@
+"""The only table from a refusal or failure to an HTTP status and the contract's code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from application import errors as failures
+from application.tokens import NotAuthenticated
+from domain import errors as refusals
+
+
+class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    code: str
+    message: str
+    details: Mapping[str, Any] | None = None
+    retry_after: int | None = None
+    request_id: str | None = None
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    """What every error looks like."""
+
+    error: ErrorBody
+
+
+class Problem(msgspec.Struct, frozen=True):
+    status: int
+    code: str
+    message: str
+    details: Mapping[str, Any] | None = None
+    retry_after: int | None = None
+
+
+class BadRequest(Exception):
+    """The request itself is not acceptable, whatever it asks for."""
+
+    def __init__(self, status: int, code: str, message: str, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.problem = Problem(status, code, message, details)
+
+
+NOT_FOUND_CODES = {
+    "secret": "secret_not_found",
+    "version": "version_not_found",
+    "subscription": "subscription_not_found",
+    "certificate": "certificate_not_found",
+    "account": "acme_account_not_found",
+    "order": "acme_order_not_found",
+    "dns_provider": "dns_provider_not_found",
+    "token": "token_not_found",
+}
+
+SYNTAX_CODES = frozenset({"invalid_path", "invalid_secret_type", "invalid_duration", "invalid_cursor", "invalid_glob"})
+
+INTERNAL = Problem(500, "internal_error", "something went wrong here; the request id finds it in the logs")
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """None for what is nobody's refusal: a fault of ours."""
+    match error:
+        case BadRequest():
+            return error.problem
+        case NotAuthenticated():
+            return Problem(401, error.code, str(error))
+        case refusals.Denied():
+            details = {"required": error.required} if error.required else None
+            return Problem(403, error.code, str(error), details)
+        case refusals.NotFound():
+            return Problem(404, NOT_FOUND_CODES[error.kind], str(error))
+        case refusals.InvalidFields():
+            return _invalid_fields(error)
+        case refusals.NameInUse():
+            return Problem(409, "name_in_use", str(error))
+        case refusals.OrderInProgress() | refusals.OrderAlreadyEnded():
+            code = "order_in_progress" if isinstance(error, refusals.OrderInProgress) else "order_ended"
+            return Problem(409, code, str(error), {"order_id": error.order_id})
+        case refusals.VersionConflict():
+            return Problem(409, "version_conflict", str(error))
+        case refusals.PrivateKeyNotStored():
+            return Problem(409, "private_key_not_stored", str(error))
+        case refusals.ProviderVerificationFailed():
+            details = {"reason": error.reason, "detail": error.detail}
+            return Problem(422, "provider_verification_failed", str(error), details)
+        case refusals.SealBroken():
+            return INTERNAL
+        case failures.StoreUnavailable():
+            return Problem(503, "service_unavailable", "the store is not available", None, _whole(error))
+        case failures.CaThrottled():
+            return Problem(429, "backend_rate_limited", error.detail, None, _whole(error))
+        case failures.Retryable():
+            return Problem(502, "backend_error", error.detail, None, _whole(error))
+        case failures.Permanent():
+            return Problem(502, "backend_error", error.detail)
+        case _:
+            return None
+
+
+def _invalid_fields(error: refusals.InvalidFields) -> Problem:
+    fields = [msgspec.to_builtins(field) for field in error.fields]
+    codes = {field.code for field in error.fields}
+    if len(codes) == 1 and codes <= SYNTAX_CODES:
+        return Problem(400, codes.pop(), str(error), {"fields": fields})
+    return Problem(422, "validation_error", str(error), {"fields": fields})
+
+
+def _whole(error: failures.Retryable) -> int | None:
+    return None if error.retry_after_seconds is None else max(1, math.ceil(error.retry_after_seconds))
+
+
+def answer(problem: Problem, request_id: str | None) -> tuple[bytes, Sequence[tuple[str, str]]]:
+    """The body and the headers that go with it."""
+    body = ErrorBody(problem.code, problem.message, problem.details, problem.retry_after, request_id)
+    headers = [("content-type", "application/json"), ("cache-control", "no-store")]
+    if problem.retry_after is not None:
+        headers.append(("retry-after", str(problem.retry_after)))
+    if problem.status == 401:  # noqa: PLR2004
+        headers.append(("www-authenticate", "Bearer"))
+    return msgspec.json.encode(ErrorAnswer(body)), headers

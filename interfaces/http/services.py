@@ -1,0 +1,36 @@
+"""What the handlers are given: the use cases, and the read models' connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from application.accounts import Accounts
+from application.certificates import Certificates
+from application.dns_providers import DnsProviders
+from application.event_store import EventStore
+from application.orders import Orders
+from application.ports import Clock, Ids
+from application.secrets import Secrets
+from application.subscriptions import Subscriptions
+from application.tokens import Tokens
+from interfaces.postgres.pool import Pool
+
+
+@dataclass(frozen=True)
+class Services:
+    """`catch_up_audit` brings the audit log up to the last event; `is_ready` says what is missing, if anything."""
+
+    pool: Pool
+    store: EventStore
+    secrets: Secrets
+    tokens: Tokens
+    providers: DnsProviders
+    accounts: Accounts
+    orders: Orders
+    certificates: Certificates
+    subscriptions: Subscriptions
+    clock: Clock
+    ids: Ids
+    catch_up_audit: Callable[[], object]
+    is_ready: Callable[[], str | None]

@@ -1,0 +1,98 @@
+"""`/v1/subscriptions`: who is told of what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from litestar import Response, get, post
+
+from application.caller import Caller
+from application.secret_value import SecretValue
+from domain.errors import NotFound
+from interfaces.http.bodies import RequestBody
+from interfaces.http.pages import Page, next_cursor
+from interfaces.http.services import Services
+from projections.subscriptions import SUBSCRIPTIONS, DeliveryView, SubscriptionView
+
+
+class DeliverTo(RequestBody, frozen=True):
+    type: Literal["webhook"]
+    url: str
+    secret: str | None = None
+    ca_bundle_pem: str | None = None
+
+    def __repr__(self) -> str:
+        return f"DeliverTo(url={self.url!r})"
+
+
+class Subscribe(RequestBody, frozen=True):
+    name: str
+    paths: list[str]
+    events: list[str]
+    delivery: DeliverTo
+
+
+class DeliveryShownOnce(DeliveryView, frozen=True, omit_defaults=True):
+    """`secret` is there when it was generated, this once."""
+
+    secret: str | None = None
+
+
+class Subscribed(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    status: str
+    paths: Sequence[str]
+    events: Sequence[str]
+    delivery: DeliveryShownOnce
+    identity_id: str
+    created_at: datetime
+
+
+class SubscriptionList(msgspec.Struct, frozen=True):
+    data: Sequence[SubscriptionView]
+    cursor: str | None
+    has_more: bool
+
+
+@post("/subscriptions", opt={"scope": "pki:read"}, sync_to_thread=True)
+def subscribe(data: Subscribe, caller: Caller, services: Services) -> Response[Subscribed]:
+    """Without a secret one is generated and shown this once. Which scope is needed depends on the paths."""
+    secret = SecretValue(data.delivery.secret) if data.delivery.secret is not None else None
+    subscription_id, generated = services.subscriptions.subscribe(
+        name=data.name,
+        paths=data.paths,
+        events=data.events,
+        url=data.delivery.url,
+        secret=secret,
+        ca_bundle_pem=data.delivery.ca_bundle_pem,
+        caller=caller,
+    )
+    view = _view(services, caller, subscription_id)
+    shown_once = DeliveryShownOnce(
+        view.delivery.type, view.delivery.url, generated.reveal_text() if generated else None
+    )
+    fields = msgspec.structs.asdict(view) | {"delivery": shown_once}
+    return Response(Subscribed(**fields), status_code=201, headers={"Location": f"/v1/subscriptions/{subscription_id}"})
+
+
+@get("/subscriptions", opt={"scope": "subscriptions:read"}, sync_to_thread=True)
+def list_subscriptions(caller: Caller, services: Services, page: Page) -> SubscriptionList:
+    rows = SUBSCRIPTIONS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, {})
+    cursor = next_cursor([place for place, _ in rows], page)
+    return SubscriptionList([view for _, view in rows[: page.limit]], cursor, cursor is not None)
+
+
+@get("/subscriptions/{subscription_id:str}", opt={"scope": "subscriptions:read"}, sync_to_thread=True)
+def get_subscription(subscription_id: str, caller: Caller, services: Services) -> SubscriptionView:
+    return _view(services, caller, subscription_id)
+
+
+def _view(services: Services, caller: Caller, subscription_id: str) -> SubscriptionView:
+    view: SubscriptionView | None = SUBSCRIPTIONS.one(services.pool, caller.tenant_id, subscription_id)
+    if view is None:
+        raise NotFound("subscription", subscription_id)
+    return view

@@ -1,0 +1,43 @@
+"""`/v1/health` and `/v1/version`."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import msgspec
+from litestar import Response, get
+
+from interfaces.http.services import Services
+
+VERSION = version("scaivault")
+
+
+class Health(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`reason` says what is missing."""
+
+    status: str
+    reason: str | None = None
+
+
+class Version(msgspec.Struct, frozen=True):
+    version: str
+
+
+@get("/health", opt={"scope": "public"}, sync_to_thread=False)
+def health() -> Health:
+    """The process is alive."""
+    return Health("ok")
+
+
+@get("/health/ready", opt={"scope": "public"}, sync_to_thread=True)
+def ready(services: Services) -> Response[Health]:
+    """It can serve requests: 503 says why not."""
+    reason = services.is_ready()
+    if reason is None:
+        return Response(Health("ready"))
+    return Response(Health("not_ready", reason), status_code=503, headers={"Retry-After": "2"})
+
+
+@get("/version", opt={"scope": "public"}, sync_to_thread=False)
+def get_version() -> Version:
+    return Version(VERSION)

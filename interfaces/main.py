@@ -1,0 +1,178 @@
+"""The only wiring: settings in, a service out. Importing it does nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+from eventsourcing.domain import BaseAggregate
+
+from application.accounts import Accounts
+from application.ca_catalogue import load_catalogue
+from application.certificates import Certificates
+from application.dns_providers import DnsProviders
+from application.event_store import EventStore
+from application.mapper import EventMapper
+from application.orders import Orders
+from application.process import delivery, issuance
+from application.process.delivery import Deliveries, FanOut
+from application.process.issuance import Issuance
+from application.process.todo import Decision
+from application.secrets import Secrets
+from application.subscriptions import Subscriptions
+from application.tokens import Tokens
+from domain.delivery import Delivery
+from domain.dns_provider import ManagedZones
+from domain.order import Order
+from domain.subscription import Listener
+from interfaces.acme.account_key import thumbprint
+from interfaces.acme.client import AcmeClient
+from interfaces.cli.arguments import arguments
+from interfaces.cli.commands import run_command
+from interfaces.clock import SystemClock, UlidIds
+from interfaces.dns.embedded_server import EmbeddedDns
+from interfaces.dns.providers import Providers
+from interfaces.dns.resolver import AuthoritativeResolver
+from interfaces.egress import Egress
+from interfaces.http.services import Services
+from interfaces.http.system import VERSION
+from interfaces.logs import set_up_logs
+from interfaces.parts import Parts
+from interfaces.postgres.embedded import EmbeddedPostgres
+from interfaces.postgres.embedded_values import PostgresEmbeddedValues
+from interfaces.postgres.locks import PostgresLocks
+from interfaces.postgres.migrate import is_migrated, migrate
+from interfaces.postgres.pool import Pool, open_pool
+from interfaces.postgres.recorder import PostgresRecorder
+from interfaces.postgres.todo_list import PostgresTodoList
+from interfaces.public_suffixes import PackagedPublicSuffixes
+from interfaces.sealing.envelope import Sealer
+from interfaces.sealing.key_store import PostgresKeyStore
+from interfaces.sealing.master_keys import MasterKey, make_master_key_file, read_master_key_file
+from interfaces.settings import EXIT_CODE, BadSetting, Settings, settings_from
+from interfaces.webhooks.sender import HttpWebhookSender
+from interfaces.webhooks.signature import signed_headers
+from projections import dns_providers as provider_view
+from projections import orders as order_view
+from projections import subscriptions as subscription_view
+from projections.audit_log import AUDIT_LOG
+from projections.catch_up import catch_up
+from projections.views import FOLLOWING, INLINE
+
+CONNECTIONS_BESIDE_STEPS = 16
+DECISIONS: Mapping[type[BaseAggregate[str]], Decision] = {Order: issuance.DECISION, Delivery: delivery.DECISION}
+
+
+def main() -> int:
+    """The command line. Gives the exit code."""
+    wanted = arguments(sys.argv[1:])
+    try:
+        settings = settings_from(os.environ)
+        set_up_logs(settings)
+        with assemble(settings) as parts:
+            return run_command(wanted, parts)
+    except BadSetting as problem:
+        print(f"scaivault: {problem}", file=sys.stderr)  # noqa: T201
+        return EXIT_CODE
+
+
+class ReadModels:
+    """What the views know that the use cases ask for."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def managed_zones(self, tenant_id: str) -> Sequence[ManagedZones]:
+        return provider_view.managed_zones(self._pool, tenant_id)
+
+    def running_order(self, account_id: str, dns_names: Sequence[str]) -> str | None:
+        return order_view.running_order(self._pool, account_id, dns_names)
+
+    def embedded_zones(self) -> Sequence[str]:
+        return provider_view.embedded_zones(self._pool)
+
+    def listeners(self) -> Sequence[Listener]:
+        return subscription_view.listeners(self._pool)
+
+
+@contextmanager
+def assemble(settings: Settings) -> Iterator[Parts]:
+    """Everything that the commands need, and its end. The embedded PostgreSQL is started, and migrated, where no other
+    is named. Raises BadSetting."""
+    with ExitStack() as stack:
+        conninfo = _database(settings, stack)
+        pool = stack.enter_context(open_pool(conninfo, settings.workers + CONNECTIONS_BESIDE_STEPS))
+        clock, ids, mapper = SystemClock(), UlidIds(), EventMapper()
+        history = PostgresRecorder(pool, mapper, INLINE)
+        if settings.database_url is None:
+            migrate(pool, history.read)
+        store = EventStore(history, DECISIONS)
+        views = ReadModels(pool)
+        keys = PostgresKeyStore(pool, Sealer(_master_key(settings), settings.previous_master_keys), ids)
+
+        egress = Egress(settings.egress_allow)
+        ca = AcmeClient(egress, f"ScaiVault/{VERSION}")
+        stack.callback(ca.close)
+        sender = HttpWebhookSender(egress)
+        stack.callback(sender.close)
+        embedded_values = PostgresEmbeddedValues(pool)
+        zones = Providers(embedded_values, egress, PostgresLocks(pool))
+        resolver = AuthoritativeResolver(egress, settings.dns_resolvers)
+
+        secrets = Secrets(store, keys, clock, ids)
+        tokens = Tokens(store, keys, clock, ids)
+        providers = DnsProviders(store, keys, zones, secrets, clock, ids)
+        accounts = Accounts(store, keys, ca, load_catalogue(), thumbprint, clock, ids)
+        yield Parts(
+            settings=settings,
+            conninfo=conninfo,
+            pool=pool,
+            store=store,
+            history=history,
+            todo=PostgresTodoList(pool),
+            decisions=DECISIONS,
+            processes={
+                issuance.NAME: Issuance(store, keys, accounts, ca, providers, resolver, clock),
+                delivery.NAME: Deliveries(store, history, keys, sender, signed_headers, random.random, clock),
+            },
+            followers=[*FOLLOWING, FanOut(store, views.listeners)],
+            tokens=tokens,
+            services=Services(
+                pool=pool,
+                store=store,
+                secrets=secrets,
+                tokens=tokens,
+                providers=providers,
+                accounts=accounts,
+                orders=Orders(store, views, PackagedPublicSuffixes(), clock, ids),
+                certificates=Certificates(store, keys, clock, ids),
+                subscriptions=Subscriptions(store, keys, clock, ids),
+                clock=clock,
+                ids=ids,
+                catch_up_audit=lambda: catch_up(pool, AUDIT_LOG, history.read),
+                is_ready=lambda: None if is_migrated(pool) else "the database is not migrated: run scaivault migrate",
+            ),
+            dns=EmbeddedDns(*settings.dns_bind, embedded_values, views.embedded_zones) if settings.dns_bind else None,
+        )
+
+
+def _database(settings: Settings, stack: ExitStack) -> str:
+    if settings.database_url is not None:
+        return settings.database_url.reveal_text()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return stack.enter_context(EmbeddedPostgres(settings.data_dir / "postgres", settings.postgres_bin)).dsn
+
+
+def _master_key(settings: Settings) -> MasterKey:
+    if settings.master_key is not None:
+        return settings.master_key
+    if not settings.master_key_file.exists():
+        make_master_key_file(settings.master_key_file)
+        print(f"scaivault: made a master key: {settings.master_key_file} (keep a copy)", file=sys.stderr)  # noqa: T201
+    try:
+        return read_master_key_file(settings.master_key_file)
+    except (ValueError, OSError) as problem:
+        raise BadSetting("SCAIVAULT_DATA_DIR", str(problem)) from None

@@ -1,0 +1,34 @@
+"""The values that the embedded DNS responder serves, the same on every replica."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from application.ports import TxtValue
+from interfaces.postgres.pool import Pool, store_errors
+
+
+class PostgresEmbeddedValues:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def add(self, values: Sequence[TxtValue]) -> None:
+        with store_errors(), self._pool.connection() as connection, connection.transaction():
+            connection.cursor().executemany(
+                "INSERT INTO embedded_values VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                [[value.record_name, value.value] for value in values],
+            )
+
+    def remove(self, values: Sequence[TxtValue]) -> None:
+        with store_errors(), self._pool.connection() as connection, connection.transaction():
+            connection.cursor().executemany(
+                "DELETE FROM embedded_values WHERE record_name = %s AND value = %s",
+                [[value.record_name, value.value] for value in values],
+            )
+
+    def values(self, record_name: str) -> Sequence[str]:
+        with store_errors(), self._pool.connection() as connection:
+            rows = connection.execute(
+                "SELECT value FROM embedded_values WHERE record_name = %s ORDER BY value", [record_name]
+            ).fetchall()
+        return [value for (value,) in rows]

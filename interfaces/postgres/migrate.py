@@ -1,0 +1,85 @@
+"""Bringing the database to what this version of the service needs. Safe to run any number of times, at once too."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+
+import psycopg
+
+from domain.provenance import Recorded
+from interfaces.postgres.pool import Pool, store_errors
+from interfaces.postgres.rebuild import rebuild_view
+from projections.views import FOLLOWING, INLINE, View
+
+MIGRATION_LOCK = 1396785496
+
+BOOKKEEPING = """
+CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE IF NOT EXISTS views (name text PRIMARY KEY, fingerprint text NOT NULL);
+"""
+
+
+def migrate(pool: Pool, read: Callable[[int, int], Sequence[Recorded]]) -> Sequence[str]:
+    """What was done, one line each; empty where nothing had to be. A view whose form changed is rebuilt from events."""
+    with store_errors(), pool.connection() as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+        try:
+            connection.execute(BOOKKEEPING)
+            return [*_apply_files(connection), *_make_views(pool, connection, read)]
+        finally:
+            connection.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
+
+
+def is_migrated(pool: Pool) -> bool:
+    """Whether this version's store and views are all there."""
+    try:
+        with store_errors(), pool.connection() as connection:
+            applied = {name for (name,) in connection.execute("SELECT name FROM migrations").fetchall()}
+            views = _fingerprints(connection)
+    except psycopg.errors.UndefinedTable:
+        return False
+    wanted = {view.name: fingerprint(view) for view in (*INLINE, *FOLLOWING)}
+    return applied.issuperset(name for name, _ in _files()) and wanted.items() <= views.items()
+
+
+def fingerprint(view: View) -> str:
+    return hashlib.sha256(view.ddl.encode()).hexdigest()
+
+
+def _fingerprints(connection: psycopg.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT name, fingerprint FROM views").fetchall())
+
+
+def _files() -> Sequence[tuple[str, str]]:
+    folder = files("interfaces.postgres.migrations")
+    return sorted((entry.name, entry.read_text()) for entry in folder.iterdir() if entry.name.endswith(".sql"))
+
+
+def _apply_files(connection: psycopg.Connection) -> Sequence[str]:
+    applied = {name for (name,) in connection.execute("SELECT name FROM migrations").fetchall()}
+    done = []
+    for name, sql in _files():
+        if name not in applied:
+            with connection.transaction():
+                connection.execute(sql.encode())
+                connection.execute("INSERT INTO migrations (name) VALUES (%s)", [name])
+            done.append(f"applied {name}")
+    return done
+
+
+def _make_views(
+    pool: Pool, connection: psycopg.Connection, read: Callable[[int, int], Sequence[Recorded]]
+) -> Sequence[str]:
+    known = _fingerprints(connection)
+    done = []
+    for view in (*INLINE, *FOLLOWING):
+        if known.get(view.name) != fingerprint(view):
+            rebuild_view(pool, view, read)
+            connection.execute(
+                "INSERT INTO views VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint",
+                [view.name, fingerprint(view)],
+            )
+            done.append(f"built {view.name}")
+    return done

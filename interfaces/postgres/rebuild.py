@@ -1,0 +1,133 @@
+"""Making the read models and the to-do list anew from the events, and comparing them with the live ones.
+
+A view is built in a schema of its own while the live one serves on. Only the last step holds the lock of the appends:
+what came meanwhile is applied, then the tables change places, or are compared and thrown away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from psycopg import Connection, Cursor
+from psycopg.rows import TupleRow
+from psycopg.sql import SQL, Identifier
+
+from application.event_store import EventStore
+from application.process.todo import Decision, TodoItem
+from domain.provenance import Recorded
+from interfaces.postgres.pool import Pool, store_errors
+from projections.views import FOLLOWING, View
+
+APPEND_LOCK = 1396785494  # the one that append_events takes
+SHADOW = Identifier("rebuilding")
+BATCH = 5000
+
+Read = Callable[[int, int], Sequence[Recorded]]
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """How many rows only the live table has, and how many only the rebuilt one."""
+
+    name: str
+    rows: int
+    only_live: int
+    only_rebuilt: int
+
+    @property
+    def is_equal(self) -> bool:
+        return self.only_live == self.only_rebuilt == 0
+
+
+def rebuild_view(pool: Pool, view: View, read: Read) -> None:
+    """Replaces the live view, or makes it where there is none yet."""
+    name = Identifier(view.name)
+    with store_errors(), pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+        if view in FOLLOWING:  # its follower stands still meanwhile
+            cursor.execute(
+                "INSERT INTO positions VALUES (%s, 0) ON CONFLICT (reader) DO UPDATE SET position = 0", [view.name]
+            )
+        position = _build_shadow(connection, cursor, view, read)
+        cursor.execute(SQL("DROP TABLE IF EXISTS public.{}").format(name))
+        cursor.execute(SQL("ALTER TABLE {}.{} SET SCHEMA public").format(SHADOW, name))
+        cursor.execute(SQL("DROP SCHEMA {}").format(SHADOW))
+        cursor.execute("UPDATE positions SET position = %s WHERE reader = %s", [position, view.name])
+
+
+def compare_view(pool: Pool, view: View, read: Read, catch_up: Callable[[], object]) -> Difference:
+    """Builds it anew, compares it with the live one row by row, and leaves nothing behind. `catch_up` brings a live
+    view that follows behind up to the end."""
+    name = Identifier(view.name)
+    with store_errors(), pool.connection() as connection, connection.transaction(force_rollback=True):
+        cursor = connection.cursor()
+        _build_shadow(connection, cursor, view, read)
+        catch_up()
+        live, rebuilt = SQL("public.{}").format(name), SQL("{}.{}").format(SHADOW, name)
+        cursor.execute(SQL("SELECT count(*) FROM {}").format(rebuilt))
+        (rows,) = cursor.fetchone() or (0,)
+        counts = []
+        for one, other in ((live, rebuilt), (rebuilt, live)):
+            cursor.execute(
+                SQL("SELECT count(*) FROM (SELECT a::text FROM {} a EXCEPT ALL SELECT b::text FROM {} b) d").format(
+                    one, other
+                )
+            )
+            (count,) = cursor.fetchone() or (0,)
+            counts.append(count)
+    return Difference(view.name, rows, *counts)
+
+
+def _build_shadow(connection: Connection, cursor: Cursor[TupleRow], view: View, read: Read) -> int:
+    """The position of the last event in it. From its end on nothing can be appended until the transaction ends."""
+    cursor.execute(SQL("CREATE SCHEMA {}").format(SHADOW))
+    cursor.execute(SQL("SET LOCAL search_path = {}, public").format(SHADOW))
+    cursor.execute("SET LOCAL statement_timeout = 0")
+    connection.execute(view.ddl.encode())
+    position = _apply_after(0, cursor, view, read)
+    cursor.execute("SELECT pg_advisory_xact_lock(%s)", [APPEND_LOCK])
+    return _apply_after(position, cursor, view, read)
+
+
+def _apply_after(position: int, cursor: Cursor[TupleRow], view: View, read: Read) -> int:
+    while events := read(position, BATCH):
+        view.apply(cursor, events)
+        position = events[-1].position
+    return position
+
+
+TODO_SUBJECTS = "SELECT DISTINCT originator_id FROM events WHERE starts_with(topic, %s) ORDER BY 1"
+TODO_ROWS = "SELECT process, subject, version, step, due_at FROM todo"
+
+
+def fold_todo(pool: Pool, store: EventStore, decisions: Sequence[tuple[type, Decision]]) -> Sequence[TodoItem]:
+    """What the to-do list must hold, by the events alone."""
+    items = []
+    for aggregate_class, decision in decisions:
+        with store_errors(), pool.connection() as connection:
+            subjects = connection.execute(TODO_SUBJECTS, [f"{aggregate_class.TOPIC}."]).fetchall()  # type: ignore[attr-defined]
+        for (subject,) in subjects:
+            item = decision.item(store.load(aggregate_class, subject))
+            if item.step is not None:
+                items.append(item)
+    return items
+
+
+def compare_todo(pool: Pool, folded: Sequence[TodoItem]) -> Difference:
+    with store_errors(), pool.connection() as connection:
+        live = {TodoItem(*row) for row in connection.execute(TODO_ROWS).fetchall()}
+    rebuilt = set(folded)
+    return Difference("todo", len(rebuilt), len(live - rebuilt), len(rebuilt - live))
+
+
+def replace_todo(pool: Pool, folded: Sequence[TodoItem]) -> None:
+    """The list as folded; leases of rows that stay as they are are kept."""
+    with store_errors(), pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM todo WHERE (process, subject) NOT IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+            [[item.process for item in folded], [item.subject for item in folded]],
+        )
+        cursor.executemany(
+            "INSERT INTO todo (process, subject, version, step, due_at) VALUES (%s, %s, %s, %s, %s)"
+            " ON CONFLICT (process, subject) DO UPDATE"
+            " SET version = excluded.version, step = excluded.step, due_at = excluded.due_at",
+            [[item.process, item.subject, item.version, item.step, item.due_at] for item in folded],
+        )
