@@ -1,4 +1,4 @@
-"""Who may change one record set: for providers whose only change is to write the whole set anew."""
+"""Who may write to a zone: for providers whose only change is to write a whole record set anew."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from weakref import WeakValueDictionary
 
-RecordLock = Callable[[str], AbstractContextManager[None]]
-"""Holds one key (`zone/name`) until it is left. Of use only when it excludes every process that writes there."""
+ZoneLock = Callable[[str], AbstractContextManager[None]]
+"""Holds one key (provider type and zone) until it is left. Of use only when it excludes every process that writes there."""
 
 
 class ThreadLocks:
-    """A RecordLock among the threads of this process."""
+    """A ZoneLock among the threads of this process."""
 
     def __init__(self) -> None:
         self._table: WeakValueDictionary[str, Lock] = WeakValueDictionary()

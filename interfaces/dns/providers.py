@@ -14,7 +14,7 @@ from application.secret_value import SecretValue
 from domain.errors import FieldProblem, InvalidFields
 from interfaces.dns.egress import Egress
 from interfaces.dns.embedded import EmbeddedValues, EmbeddedZone
-from interfaces.dns.locks import RecordLock, ThreadLocks
+from interfaces.dns.locks import ThreadLocks, ZoneLock
 from interfaces.dns.rfc2136 import Rfc2136Config, Rfc2136Credentials, Rfc2136Zone
 from interfaces.dns.route53 import Route53Account, Route53Config, Route53Credentials
 from interfaces.dns.route53_zone import Route53Zone
@@ -28,7 +28,7 @@ class Providers:
 
     `lock` must exclude all processes that write to the same zones; the default only excludes threads."""
 
-    def __init__(self, embedded_values: EmbeddedValues, egress: Egress, lock: RecordLock | None = None) -> None:
+    def __init__(self, embedded_values: EmbeddedValues, egress: Egress, lock: ZoneLock | None = None) -> None:
         self._embedded_values = embedded_values
         self._egress = egress
         self._lock = lock or ThreadLocks()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
 
 import dns.exception
 import dns.message
@@ -11,7 +12,6 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.resolver
-import dns.rrset
 
 from application.errors import ResolverFailed
 from application.provider_config import host_and_port
@@ -24,12 +24,12 @@ DNS_PORT = 53
 
 
 class Recursion:
-    """`resolvers` are `host:port` with an address as host; none of them: those of the host's `/etc/resolv.conf`, read anew
-    each time. They are asked in their order, but first who answered last, until one has a usable answer. `port` is the authoritative servers'."""
+    """`resolvers` are `address:port`, else ValueError; none of them: those of the host's `/etc/resolv.conf`, read anew each
+    time. Who answered last is asked first, then the others in their order. `port` is the authoritative servers'."""
 
     def __init__(self, egress: Egress, resolvers: Sequence[str], timeout_seconds: float, port: int) -> None:
         self._egress = egress
-        self._resolvers = [host_and_port(resolver) for resolver in resolvers]
+        self._resolvers = [(str(ip_address(host)), port) for host, port in map(host_and_port, resolvers)]
         self._timeout_seconds = timeout_seconds
         self._port = port
         self._answered_last: tuple[str, int] | None = None
@@ -38,7 +38,7 @@ class Recursion:
         """The name itself where it has no CNAME. Raises ResolverFailed, also for a loop and for more than eight."""
         passed = [name]
         while len(passed) <= MOST_CNAMES + 1:
-            targets = [rdata.target for rrset in self._rrsets(passed[-1], dns.rdatatype.CNAME) for rdata in rrset]
+            targets = self._targets(passed[-1], dns.rdatatype.CNAME)
             if not targets:
                 return passed[-1]
             if targets[0] in passed:
@@ -49,14 +49,15 @@ class Recursion:
     def server_addresses(self, name: dns.name.Name) -> Sequence[str]:
         """Of every authoritative server of the zone that holds the name, IPv4 and IPv6. Raises ResolverFailed."""
         apex = self._apex(name)
-        servers = self._ns_names(apex) or self._delegated_to(apex)
-        questions = [(server, rdtype) for server in servers for rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA)]
-        with ThreadPoolExecutor(MOST_THREADS) as pool:
-            found = list(pool.map(self._addresses, questions))
-        addresses = sorted({address for some in found for address in some})
-        if not addresses:
-            raise ResolverFailed(f"the name servers of {_text(apex)} have no address")
-        return addresses
+        servers = self._targets(apex, dns.rdatatype.NS)
+        if servers:
+            return self._addresses_of(servers)
+        # The zone does not name its own servers, as our embedded responder may not: those above it know.
+        if apex == dns.name.root:
+            raise ResolverFailed("nobody names the servers of the root")
+        above = self.server_addresses(apex.parent())
+        referred = self._referred(apex, above)
+        return self._addresses_of(referred) if referred else above
 
     def _apex(self, name: dns.name.Name) -> dns.name.Name:
         """The owner of the SOA that is given for the name, or with the denial (RFC 2308 §3)."""
@@ -67,35 +68,36 @@ class Recursion:
                     return rrset.name
         raise ResolverFailed(f"no zone holds {_text(name)}")
 
-    def _ns_names(self, apex: dns.name.Name) -> Sequence[dns.name.Name]:
-        return [rdata.target for rrset in self._rrsets(apex, dns.rdatatype.NS) for rdata in rrset]
-
-    def _delegated_to(self, apex: dns.name.Name) -> Sequence[dns.name.Name]:
-        """The parent's word where the zone does not name its own servers, as our embedded responder may not."""
-        for address in self.server_addresses(apex.parent()) if apex != dns.name.root else ():
-            referral = ask_authority(self._egress, address, self._port, apex, dns.rdatatype.NS, self._timeout_seconds)
-            held = (*referral.answer, *referral.authority) if referral else ()
-            servers = [
-                rdata.target
-                for rrset in held
-                if rrset.rdtype == dns.rdatatype.NS and rrset.name == apex
-                for rdata in rrset
-            ]
-            if servers:
-                return servers
+    def _referred(self, apex: dns.name.Name, above: Sequence[str]) -> Sequence[dns.name.Name]:
+        """The servers that the zone above delegates to; none where it is served by the same ones."""
+        for address in above:
+            answer = ask_authority(self._egress, address, self._port, apex, dns.rdatatype.NS, self._timeout_seconds)
+            if answer is not None and answer.rcode() == dns.rcode.NOERROR:
+                held = [rrset for rrset in (*answer.answer, *answer.authority) if rrset.rdtype == dns.rdatatype.NS]
+                return [rdata.target for rrset in held if rrset.name == apex for rdata in rrset]
         raise ResolverFailed(f"nobody names the servers of {_text(apex)}")
 
+    def _addresses_of(self, servers: Sequence[dns.name.Name]) -> Sequence[str]:
+        questions = [(server, rdtype) for server in servers for rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA)]
+        with ThreadPoolExecutor(MOST_THREADS) as pool:
+            found = list(pool.map(self._addresses, questions))
+        addresses = sorted({address for some in found for address in some})
+        if not addresses:
+            raise ResolverFailed(f"the name servers {', '.join(map(_text, servers))} have no address")
+        return addresses
+
     def _addresses(self, question: tuple[dns.name.Name, dns.rdatatype.RdataType]) -> Sequence[str]:
-        """None where the look-up fails: another server of the zone, or the other family, may do."""
+        """Empty where the look-up fails: another server of the zone, or the other family, may do."""
         try:
             answer = self._answer(*question)
         except ResolverFailed:
             return ()
         return [rdata.address for rrset in answer.answer if rrset.rdtype == question[1] for rdata in rrset]
 
-    def _rrsets(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> Sequence[dns.rrset.RRset]:
-        answer = self._answer(name, rdtype)
-        return [rrset for rrset in answer.answer if rrset.rdtype == rdtype and rrset.name == name]
+    def _targets(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> Sequence[dns.name.Name]:
+        """Whom the CNAME or the NS records at a name point to."""
+        held = [rrset for rrset in self._answer(name, rdtype).answer if rrset.rdtype == rdtype]
+        return [rdata.target for rrset in held if rrset.name == name for rdata in rrset]
 
     def _answer(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> dns.message.QueryMessage:
         """The first answer that says what there is, or that there is nothing."""

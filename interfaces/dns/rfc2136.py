@@ -31,6 +31,7 @@ from interfaces.dns.txt_strings import txt_strings
 from interfaces.dns.vendor_words import vendor_words
 
 TIMEOUT_SECONDS = 10.0
+ANSWERED = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)  # the server has said something about the name
 
 Algorithm = Literal["hmac-sha1", "hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512"]
 Base64 = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)\Z"
@@ -134,17 +135,17 @@ class Rfc2136Zone:
                     wire = read_frame(connection, TIMEOUT_SECONDS)
                 return self._verified(wire, message)
             except OSError as error:
-                silence = vendor_words(str(error))
+                silence = str(error)
             except dns.exception.DNSException as error:
                 raise _distrust(server, error) from error
-        raise ZoneUnreachable(f"{server}: {silence}")
+        raise ZoneUnreachable(vendor_words(f"{server}: {silence}"))
 
     def _verified(self, wire: bytes, message: dns.message.Message) -> dns.message.Message:
         """An unsigned error is taken at its word: Knot signs none about zones that it does not have."""
         answer = dns.message.from_wire(wire, keyring=False)
         if not message.is_response(answer):
             raise dns.query.BadResponse
-        if not answer.had_tsig and answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        if not answer.had_tsig and answer.rcode() not in ANSWERED:
             return answer
         return dns.message.from_wire(wire, keyring=self._key, request_mac=message.mac)
 
@@ -155,7 +156,9 @@ def _absolute(name: str) -> dns.name.Name:
 
 def _apex_in(answer: dns.message.Message, asked: dns.name.Name) -> dns.name.Name | None:
     """None also for a CNAME: the SOA beside it is about the zone that it leads to."""
-    if not answer.flags & dns.flags.AA or any(rrset.rdtype == dns.rdatatype.CNAME for rrset in answer.answer):
+    if answer.rcode() not in ANSWERED or not answer.flags & dns.flags.AA:
+        return None
+    if any(rrset.rdtype == dns.rdatatype.CNAME for rrset in answer.answer):
         return None
     soas = [rrset for rrset in (*answer.answer, *answer.authority) if rrset.rdtype == dns.rdatatype.SOA]
     return next((soa.name for soa in soas if asked.is_subdomain(soa.name)), None)
@@ -178,7 +181,7 @@ def _refusal(rcode: dns.rcode.Rcode, detail: str) -> Failure:
 
 def _distrust(server: str, error: dns.exception.DNSException) -> Failure:
     """An answer that is not signed as it must be, or is no DNS at all."""
-    detail = f"{server}: {vendor_words(str(error) or type(error).__name__)}"
+    detail = vendor_words(f"{server}: {error}")
     unsigned = isinstance(error, dns.exception.FormError) and "requires a TSIG" in str(error)
     mistrusted = dns.tsig.PeerError, dns.tsig.BadAlgorithm, dns.tsig.BadKey, dns.tsig.BadSignature, dns.tsig.BadTime
     if unsigned or isinstance(error, mistrusted):

@@ -172,7 +172,7 @@ class Route53Account:
         return failure_of(self._clean(said.get("Code", "")), self._clean(said.get("Message", "")), status)
 
     def _words(self, error: Exception) -> str:
-        return f"Route 53: {self._clean(str(error))}"
+        return self._clean(f"Route 53: {error}")
 
     def _clean(self, text: str) -> str:
         return vendor_words(text, (self._credentials.secret_access_key, self._credentials.session_token))

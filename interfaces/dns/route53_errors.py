@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from application.errors import Failure, ZoneConflict, ZoneRefused, ZoneThrottled, ZoneUnreachable
+from interfaces.dns.vendor_words import vendor_words
 
 NOT_PERMITTED = frozenset({
     "AccessDenied", "AccessDeniedException", "NotAuthorized", "OptInRequired", "UnauthorizedOperation",
@@ -27,8 +28,8 @@ class EarlierChangeUnfinished(ZoneThrottled):
 
 
 def failure_of(code: str, message: str, status: int) -> Failure:
-    """`message` is cleaned already. A code that nobody knows counts as no usable answer."""
-    detail = f"Route 53: {code}: {message}"
+    """`message` holds no credential. A code that nobody knows counts as no usable answer."""
+    detail = vendor_words(f"Route 53: {code}: {message}")
     if code in NOT_BELIEVED:
         return ZoneRefused("credentials_rejected", detail)
     if code in NOT_PERMITTED:

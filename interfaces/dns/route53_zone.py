@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from application.errors import Failure, ZoneConflict, ZoneRefused
 from application.ports import TxtValue
-from interfaces.dns.locks import RecordLock
+from interfaces.dns.locks import ZoneLock
 from interfaces.dns.route53 import HostedZone, Route53Account
 from interfaces.dns.route53_errors import EarlierChangeUnfinished
 from interfaces.dns.txt_strings import quoted, unquoted
@@ -36,10 +35,11 @@ Merge = Callable[[Sequence[str], Sequence[str]], Sequence[str]]
 
 
 class Route53Zone:
-    """DnsZone over one Route 53 account. `lock` excludes all other processes from a `zone_id/name`."""
+    """DnsZone over one Route 53 account. `lock` lets one process at a time write to a hosted zone: Route 53 itself takes
+    no two changes of a zone at once, and a lock for each of many names could wait for itself."""
 
     def __init__(
-        self, account: Route53Account, ttl_seconds: int, lock: RecordLock, pause: Callable[[float], object] = time.sleep
+        self, account: Route53Account, ttl_seconds: int, lock: ZoneLock, pause: Callable[[float], object] = time.sleep
     ) -> None:
         self._account = account
         self._ttl_seconds = ttl_seconds
@@ -61,9 +61,7 @@ class Route53Zone:
         """The ids of the changes that were needed, one per hosted zone."""
         change_ids = []
         for zone_id, by_name in self._by_zone(values).items():
-            with ExitStack() as held:
-                for record_name in sorted(by_name):
-                    held.enter_context(self._lock(f"{zone_id}/{record_name}"))
+            with self._lock(f"route53/{zone_id}"):
                 change_id = self._swap(zone_id, by_name, merge)
             if change_id is not None:
                 change_ids.append(change_id)
@@ -74,7 +72,7 @@ class Route53Zone:
         refused_at: Mapping[str, ResourceRecordSetOutputTypeDef | None] | None = None
         refusal: Failure | None = None
         for attempt in range(ATTEMPTS):
-            if attempt:
+            if isinstance(refusal, EarlierChangeUnfinished):
                 self._pause(SECONDS_BETWEEN_ATTEMPTS * attempt)
             held = {name: self._account.txt_record_set(zone_id, name) for name in by_name}
             # Refused although nobody changed anything: moto takes no CREATE of a set that it ever held before.
@@ -104,7 +102,7 @@ class Route53Zone:
         overwrite: bool,
     ) -> Sequence[ChangeTypeDef]:
         """From what is there to what shall be; the TTL of what is there stays."""
-        before = [record["Value"] for record in held["ResourceRecords"]] if held else []
+        before = [record["Value"] for record in held.get("ResourceRecords", [])] if held else []
         after = merge(before, values)
         if after == before:
             return []

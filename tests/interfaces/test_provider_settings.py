@@ -1,0 +1,265 @@
+"""From a provider's `config` and `credentials` to a connected zone, or to the name of each wrong field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from application.errors import EgressRefused
+from application.ports import DnsZone, ProviderAccess
+from application.provider_config import CommonConfig, common_config, host_and_port
+from application.secret_value import SecretValue
+from domain.errors import InvalidFields
+from interfaces.dns import providers as providers_module
+from interfaces.dns.providers import Providers
+from interfaces.dns.rfc2136 import Rfc2136Credentials
+from tests.fakes_dns import MemoryValues
+
+TSIG = {"tsig_key_name": "acme-updates", "tsig_secret": "c2VjcmV0"}
+AWS = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "wJalrXUtnFEMI"}
+SERVER = {"server": "ns1.acme.example"}
+
+
+class NoEgress:
+    """Whoever asks it would have dialled."""
+
+    def addresses(self, host: str, port: int, *, only_allowed: bool = False) -> Sequence[str]:
+        raise EgressRefused(f"{host} {port} {only_allowed}")
+
+
+@pytest.fixture
+def providers() -> Providers:
+    return Providers(MemoryValues(), NoEgress())
+
+
+def access(provider_type: str, config: Mapping[str, Any], credentials: Mapping[str, str]) -> ProviderAccess:
+    secret = {name: SecretValue(value) for name, value in credentials.items()}
+    return ProviderAccess(provider_type, ["acme.example"], config, secret)
+
+
+def problems(providers: Providers, *arguments: Any) -> dict[str, str]:
+    """The refused fields with their codes."""
+    with pytest.raises(InvalidFields) as refused:
+        providers.connect(access(*arguments))
+    return {problem.field: problem.code for problem in refused.value.fields}
+
+
+@pytest.mark.parametrize(
+    ("provider_type", "config", "credentials"),
+    [
+        ("route53", {}, {}),
+        ("route53", {}, AWS),
+        ("route53", {}, {**AWS, "session_token": "FwoGZXIvYXdzEBY=="}),
+        (
+            "route53",
+            {
+                "region": "eu-central-1",
+                "endpoint_url": "https://aws.corp.example:4566/",
+                "role_arn": "arn:aws:iam::123456789012:role/dns/acme",
+                "hosted_zone_id": "/hostedzone/Z1D633PJN98FT9",
+            },
+            AWS,
+        ),
+        ("route53", {"endpoint_url": None, "role_arn": None, "hosted_zone_id": "Z1D633PJN98FT9"}, AWS),
+        ("rfc2136", SERVER, TSIG),
+        ("rfc2136", {"server": "2001:db8::1", "port": 5353}, {**TSIG, "tsig_algorithm": "hmac-sha512"}),
+        ("embedded", {}, {}),
+        (
+            "embedded",
+            {
+                "ttl": 1,
+                "propagation": "skip",
+                "propagation_timeout": "90s",
+                "nameservers": ["[::1]:53", "ns.example:5353"],
+            },
+            {},
+        ),
+    ],
+)
+def test_what_the_contract_lists_is_taken_and_nobody_is_dialled(
+    providers: Providers, provider_type: str, config: dict[str, Any], credentials: dict[str, str]
+) -> None:
+    providers.connect(access(provider_type, config, credentials))
+
+
+def test_an_unknown_type_is_refused(providers: Providers) -> None:
+    assert problems(providers, "godaddy", {}, {}) == {"provider_type": "unknown"}
+
+
+def test_each_wrong_field_is_named_at_once(providers: Providers) -> None:
+    config = {"port": "53", "ttl": 0, "propagation": "soon", "nameservers": "ns1", "zone": "acme.example"}
+    credentials = {"tsig_secret": "no base64!", "tsig_algorithm": "hmac-md5", "api_key": "x"}
+    assert problems(providers, "rfc2136", config, credentials) == {
+        "config.server": "required",
+        "config.port": "invalid",
+        "config.ttl": "invalid",
+        "config.propagation": "invalid",
+        "config.nameservers": "invalid",
+        "config.zone": "unknown",
+        "credentials.tsig_key_name": "required",
+        "credentials.tsig_secret": "invalid",
+        "credentials.tsig_algorithm": "invalid",
+        "credentials.api_key": "unknown",
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("region", "evil.example/#"),
+        ("region", "us-east-1\n"),
+        ("endpoint_url", "ftp://aws.corp.example"),
+        ("endpoint_url", "https://user:password@aws.corp.example"),
+        ("endpoint_url", "https://aws.corp.example/path"),
+        ("endpoint_url", "aws.corp.example"),
+        ("role_arn", "acme"),
+        ("hosted_zone_id", "../change"),
+        ("hosted_zone_id", 7),
+    ],
+)
+def test_config_of_route53_in_another_form_is_refused(providers: Providers, field: str, value: object) -> None:
+    assert problems(providers, "route53", {field: value}, AWS) == {f"config.{field}": "invalid"}
+
+
+@pytest.mark.parametrize(
+    ("credentials", "missing"),
+    [
+        ({"access_key_id": "AKIA"}, {"secret_access_key"}),
+        ({"secret_access_key": "x"}, {"access_key_id"}),
+        ({"session_token": "x"}, {"access_key_id", "secret_access_key"}),
+    ],
+)
+def test_half_of_the_credentials_of_route53_is_not_enough(
+    providers: Providers, credentials: dict[str, str], missing: set[str]
+) -> None:
+    assert problems(providers, "route53", {}, credentials) == {f"credentials.{name}": "required" for name in missing}
+
+
+@pytest.mark.parametrize(
+    ("credentials", "wrong"),
+    [
+        ({"access_key_id": ""}, "access_key_id"),
+        ({"secret_access_key": "two words"}, "secret_access_key"),
+        ({"secret_access_key": "line\n"}, "secret_access_key"),
+    ],
+)
+def test_credentials_of_route53_in_another_form_are_refused(
+    providers: Providers, credentials: dict[str, str], wrong: str
+) -> None:
+    assert problems(providers, "route53", {}, {**AWS, **credentials}) == {f"credentials.{wrong}": "invalid"}
+
+
+@pytest.mark.parametrize("server", ["", "two names", "ns1/..", "ns1:53@x", "ns1\n", "-" * 300])
+def test_a_server_in_another_form_is_refused(providers: Providers, server: str) -> None:
+    assert problems(providers, "rfc2136", {"server": server}, TSIG) == {"config.server": "invalid"}
+
+
+@pytest.mark.parametrize("port", [0, 65536, -1, 5.5, True, None])
+def test_a_port_that_is_none_is_refused(providers: Providers, port: object) -> None:
+    assert problems(providers, "rfc2136", {**SERVER, "port": port}, TSIG) == {"config.port": "invalid"}
+
+
+def test_credentials_that_are_no_text_are_refused(providers: Providers) -> None:
+    given = ProviderAccess(
+        "rfc2136", [], SERVER, {**access("", {}, TSIG).credentials, "tsig_secret": SecretValue(b"\xff")}
+    )
+    with pytest.raises(InvalidFields) as refused:
+        providers.connect(given)
+    assert [problem.field for problem in refused.value.fields] == ["credentials.tsig_secret"]
+
+
+def test_no_refusal_repeats_a_credential(providers: Providers) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        providers.connect(access("rfc2136", SERVER, {**TSIG, "tsig_secret": "s3cr3t!", "tsig_algorithm": "s3cr3t!"}))
+    assert "s3cr3t" not in str(refused.value)
+
+
+def test_credentials_do_not_print_themselves() -> None:
+    assert repr(Rfc2136Credentials("key", "c2VjcmV0")) == "Rfc2136Credentials(<hidden>)"
+
+
+def test_the_embedded_type_takes_nothing_of_its_own(providers: Providers) -> None:
+    wrong = problems(providers, "embedded", {"base_url": "https://x.example"}, {"api_key": "x"})
+    assert wrong == {"config.base_url": "unknown", "credentials.api_key": "unknown"}
+
+
+def test_the_common_config_has_the_contracts_defaults() -> None:
+    assert common_config({}) == CommonConfig(60, "advisory", timedelta(minutes=5), ())
+
+
+def test_the_common_config_leaves_other_fields_alone() -> None:
+    config = {
+        "server": "x",
+        "ttl": 5,
+        "propagation": "strict",
+        "propagation_timeout": "1h",
+        "nameservers": ["127.0.0.1:53"],
+    }
+    assert common_config(config) == CommonConfig(5, "strict", timedelta(hours=1), ("127.0.0.1:53",))
+
+
+@pytest.mark.parametrize(
+    ("config", "wrong"),
+    [
+        ({"ttl": "60"}, {"config.ttl": "invalid"}),
+        ({"ttl": 86401}, {"config.ttl": "invalid"}),
+        ({"propagation": "eventually"}, {"config.propagation": "invalid"}),
+        ({"propagation_timeout": 300}, {"config.propagation_timeout": "invalid"}),
+        ({"propagation_timeout": "5 minutes"}, {"config.propagation_timeout": "invalid_duration"}),
+        (
+            {"nameservers": ["ns1.example:53", "ns2.example", "ns3.example:0"], "propagation_timeout": "0s"},
+            {
+                "config.nameservers[1]": "invalid",
+                "config.nameservers[2]": "invalid",
+                "config.propagation_timeout": "invalid_duration",
+            },
+        ),
+    ],
+)
+def test_each_wrong_common_field_is_named(config: dict[str, Any], wrong: dict[str, str]) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        common_config(config)
+    assert {problem.field: problem.code for problem in refused.value.fields} == wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("127.0.0.1:53", ("127.0.0.1", 53)),
+        ("ns1.acme.example:65535", ("ns1.acme.example", 65535)),
+        ("[2001:db8::1]:5353", ("2001:db8::1", 5353)),
+    ],
+)
+def test_host_and_port_are_taken_apart(text: str, parts: tuple[str, int]) -> None:
+    assert host_and_port(text) == parts
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ns1", "ns1:", ":53", "ns1:0", "ns1:65536", "::1:53", "[::1]", "a b:53", "u@h:53", "h:53\n"]
+)
+def test_what_is_no_host_and_port_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no host:port"):
+        host_and_port(text)
+
+
+def test_the_same_access_gives_the_same_zone_and_another_credential_another(providers: Providers) -> None:
+    first = providers.connect(access("route53", {}, AWS))
+    assert providers.connect(access("route53", {}, AWS)) is first
+    assert providers.connect(access("route53", {}, {**AWS, "secret_access_key": "new"})) is not first
+    assert providers.connect(access("route53", {"region": "eu-west-1"}, AWS)) is not first
+
+
+def test_a_zone_that_was_long_not_asked_for_is_let_go(providers: Providers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers_module, "MOST_KEPT", 2)
+
+    def connect(server: str) -> DnsZone:
+        return providers.connect(access("rfc2136", {"server": server}, TSIG))
+
+    used, unused = connect("ns1"), connect("ns2")
+    assert connect("ns1") is used
+    connect("ns3")
+    assert connect("ns1") is used
+    assert connect("ns2") is not unused
