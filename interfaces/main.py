@@ -32,6 +32,7 @@ from interfaces.acme.account_key import thumbprint
 from interfaces.acme.client import AcmeClient
 from interfaces.cli.arguments import arguments
 from interfaces.cli.commands import run_command
+from interfaces.cli.demo import run_demo
 from interfaces.clock import SystemClock, UlidIds
 from interfaces.dns.embedded_server import EmbeddedDns
 from interfaces.dns.providers import Providers
@@ -69,6 +70,8 @@ DECISIONS: Mapping[type[BaseAggregate[str]], Decision] = {Order: issuance.DECISI
 def main() -> int:
     """The command line. Gives the exit code."""
     wanted = arguments(sys.argv[1:])
+    if wanted.command == "demo":
+        return run_demo()
     try:
         settings = settings_from(os.environ)
         set_up_logs(settings)

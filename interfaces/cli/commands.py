@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,7 +11,7 @@ import msgspec
 
 from domain.errors import NotFound
 from domain.provenance import DEFAULT_TENANT, Provenance
-from domain.token import Limits
+from domain.token import Limits, Token
 from interfaces.cli import serving
 from interfaces.parts import Parts
 from interfaces.postgres.migrate import migrate
@@ -39,6 +40,10 @@ def run_command(wanted: Namespace, parts: Parts) -> int:
         "rebuild": _rebuild,
         "token": _token,
     }
+    reason = parts.services.is_ready() if wanted.command in {"rebuild", "token"} else None
+    if reason is not None:
+        print(f"scaivault: {reason}", file=sys.stderr)
+        return FAILED
     return commands[wanted.command](wanted, parts)
 
 
@@ -113,7 +118,8 @@ def _token(wanted: Namespace, parts: Parts) -> int:
             _show(wanted, {"tokens": msgspec.to_builtins(tokens)}, lines)
         case "revoke":
             try:
-                parts.tokens.revoke(wanted.token_id, operator())
+                tenant_id = parts.store.load(Token, wanted.token_id).tenant_id
+                parts.tokens.revoke(wanted.token_id, operator(tenant_id))
             except NotFound as refusal:
                 _show(wanted, {"error": str(refusal)}, [str(refusal)])
                 return NOT_THERE

@@ -88,6 +88,7 @@ def _run_api(parts: Parts) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # who connects is who asks: tokens may be limited to networks, and the audit log names them
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     uvicorn.Server(config).run()

@@ -6,39 +6,12 @@ It validates dns-01 inside the challenge's POST. A wrong TXT leaves the challeng
 import ssl
 import sysconfig
 from pathlib import Path
-from string import Template
 
 import httpx
 
+from interfaces.cli.demo import CADDYFILE
 from tests.servers.process import LOOPBACK, PeerMissing, ServerProcess, free_port
 
-CADDYFILE = Template("""\
-{
-	admin off
-	persist_config off
-	skip_install_trust
-	auto_https disable_redirects
-	grace_period 1s
-	servers {
-		protocols h1 h2
-	}
-	pki {
-		ca local {
-			intermediate_lifetime 366d
-		}
-	}
-}
-
-https://127.0.0.1:$port {
-	bind 127.0.0.1
-	tls internal
-	acme_server {
-		challenges dns-01
-		resolvers $resolver
-		lifetime ${lifetime_seconds}s
-	}
-}
-""")
 NINETY_DAYS_SECONDS = 90 * 24 * 3600
 
 
@@ -56,7 +29,7 @@ class CaddyCa(ServerProcess):
         self._root_path = folder / "data/caddy/pki/authorities/local/root.crt"
         self._caddyfile = folder / "Caddyfile"
         self._caddyfile.write_text(
-            CADDYFILE.substitute(port=port, resolver=resolver, lifetime_seconds=certificate_lifetime_seconds)
+            CADDYFILE.substitute(port=port, resolver=resolver, lifetime=f"{certificate_lifetime_seconds}s")
         )
 
     @property
