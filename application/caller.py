@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from domain.errors import Denied
+from domain.names import WILDCARD
 from domain.provenance import Provenance
 from domain.token import Limits, Scope, effective_scopes
 
@@ -44,7 +45,7 @@ class Caller(msgspec.Struct, frozen=True):
     def require_names(self, dns_names: tuple[str, ...]) -> None:
         """Every name must match one of the token's globs, where it has any. Raises Denied."""
         for name in dns_names:
-            if self.limits.dns_names and not any(fnmatchcase(name, glob) for glob in self.limits.dns_names):
+            if self.limits.dns_names and not any(_covers(glob, name) for glob in self.limits.dns_names):
                 raise Denied("access_denied", f"this token may not have certificates for {name}")
 
     def sees_certificate(self, certificate_id: str) -> bool:
@@ -54,3 +55,8 @@ class Caller(msgspec.Struct, frozen=True):
         """Raises Denied."""
         if not self.sees_certificate(certificate_id):
             raise Denied("access_denied", "this token is for other certificates")
+
+
+def _covers(glob: str, dns_name: str) -> bool:
+    """A wildcard stands for every label, so that it takes more than a glob that lets a single `*` through."""
+    return fnmatchcase(dns_name, glob) and (glob.startswith("*") or not dns_name.startswith(WILDCARD))

@@ -25,6 +25,7 @@ class Certificates:
         Raises NotFound, PrivateKeyNotStored, Denied."""
         caller.require_certificate(certificate_id)
         certificate = self._store.load(Certificate, certificate_id, caller.tenant_id)
+        caller.require_names(certificate.dns_names)
         version, sealed_key_id = certificate.sealed_key_of(number)
         key_pem = self._keys.open(SEALED_KIND, certificate.tenant_id, certificate.id, sealed_key_id)
         read = private_key_read(self._ids.new("access"), certificate_id, version.number, self._clock.now())

@@ -47,10 +47,13 @@ class InlineView(Protocol):
 
 
 class History(Protocol):
-    """Reads the events of all aggregates in the order in which they were recorded."""
+    """Reads the events of all aggregates in the order in which they were recorded, and who was at the beginning."""
 
     def read(self, after: int, limit: int) -> Sequence[Recorded]:
         """Those after the position `after`, at most `limit`; an event is never passed over."""
+
+    def origin(self, subject_id: str) -> Provenance:
+        """Who caused the first event of an aggregate. Raises NotFound (`event`)."""
 
 
 class EventStore(Application[str]):
@@ -86,7 +89,8 @@ class EventStore(Application[str]):
     def record(self, *subjects: BaseAggregate[str] | DomainEvent, by: Provenance, claim: Claim | None = None) -> None:
         """Appends what is pending in the aggregates, and the single events given, all or nothing.
 
-        Raises VersionConflict, Taken, StoreUnavailable, and LeaseLost where `claim` is no longer held."""
+        Raises VersionConflict, Taken, StoreUnavailable, and LeaseLost where `claim` is no longer held. Then everything
+        is still pending."""
         events = list(_pending(subjects))
         if not events:
             return
@@ -96,9 +100,12 @@ class EventStore(Application[str]):
             if isinstance(subject, BaseAggregate) and type(subject) in self._decisions
         ]
         try:
-            self.save(*subjects, append=Append(events, todo, by, claim))
+            self.save(*events, append=Append(events, todo, by, claim))
         except RecordConflictError:
             raise VersionConflict from None
+        for subject in subjects:
+            if isinstance(subject, BaseAggregate):
+                subject.collect_events()
 
 
 def _pending(subjects: Sequence[BaseAggregate[str] | DomainEvent]) -> Iterator[DomainEvent]:

@@ -58,6 +58,8 @@ class Orders:
         _require_challenge_type(challenge_type, dns_names)
         account = self._store.load(Account, account_id, caller.tenant_id)
         caller.require_names(dns_names)
+        certificate_id = self._ids.new("cert")
+        caller.require_certificate(certificate_id)  # a token for certain certificates begins no others
         _require_profile(account, profile)
         if dns_provider_id is not None:
             self._store.load(DnsProvider, dns_provider_id, caller.tenant_id)
@@ -65,7 +67,7 @@ class Orders:
             self._ids.new("acme_order"),
             tenant_id=caller.tenant_id,
             account_id=account_id,
-            certificate_id=self._ids.new("cert"),
+            certificate_id=certificate_id,
             assignments=self._assign(caller.tenant_id, dns_names, dns_provider_id),
             challenge_type=challenge_type,
             key_type=key_type,
@@ -83,6 +85,7 @@ class Orders:
         """An order for the line's next version, for the same names. Raises NotFound, Denied."""
         caller.require_certificate(certificate_id)
         certificate = self._store.load(Certificate, certificate_id, caller.tenant_id)
+        caller.require_names(certificate.dns_names)
         first = self._store.load(Order, certificate.versions[0].order_id)
         order = Order.place(
             self._ids.new("acme_order"),
@@ -106,8 +109,10 @@ class Orders:
         return order_id, is_new
 
     def cancel(self, order_id: str, caller: Caller) -> None:
-        """Ends it; what was written to DNS is removed. Raises NotFound, OrderAlreadyEnded, VersionConflict."""
+        """Ends it; what was written to DNS is removed. Raises NotFound, Denied, OrderAlreadyEnded, VersionConflict."""
         order = self._store.load(Order, order_id, caller.tenant_id)
+        caller.require_certificate(order.certificate_id)
+        caller.require_names(order.dns_names)
         order.cancel(self._clock.now())
         record_order(self._store, order, caller.provenance)
 
@@ -127,15 +132,21 @@ class Orders:
         return order.id, True
 
 
-def record_order(store: EventStore, order: Order, by: Provenance, claim: Claim | None = None) -> None:
-    """Records the order, and with a renewal that failed the failure at its certificate, in one transaction."""
+def record_order(
+    store: EventStore,
+    order: Order,
+    by: Provenance,
+    claim: Claim | None = None,
+    companions: Sequence[Certificate] = (),
+) -> None:
+    """Records the order with its companions, and with a renewal that failed the failure at its certificate, in one
+    transaction."""
     failures = [event for event in order.pending_events if isinstance(event, Order.Failed)]
-    if not (failures and order.is_renewal):
-        store.record(order, by=by, claim=claim)
-        return
-    certificate = store.load(Certificate, order.certificate_id)
-    certificate.renewal_failed(order.id, failures[0].error, failures[0].timestamp)
-    store.record(order, certificate, by=by, claim=claim)
+    if failures and order.is_renewal:
+        certificate = store.load(Certificate, order.certificate_id)
+        certificate.renewal_failed(order.id, failures[0].error, failures[0].timestamp)
+        companions = [certificate]
+    store.record(order, *companions, by=by, claim=claim)
 
 
 def _require_challenge_type(challenge_type: str, dns_names: Sequence[str]) -> None:

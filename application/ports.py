@@ -65,7 +65,9 @@ class CertificateAuthority(Protocol):
         eab: ExternalAccountBinding | None,
         ca_bundle_pem: str | None,
     ) -> str:
-        """The account's URL. Registering a known key again gives the same URL (RFC 8555 §7.3). Agrees to the terms."""
+        """The account's URL. Registering a known key again gives the same URL (RFC 8555 §7.3). Agrees to the terms.
+
+        Raises also `domain.errors.InvalidFields` (`eab.hmac_key`) for an HMAC key that is no base64."""
 
     def new_order(self, account: CaAccount, dns_names: Sequence[str], profile: str | None) -> OrderObject: ...
 

@@ -63,6 +63,15 @@ def _new_secret() -> SecretValue:
     return SecretValue("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())
 
 
+def _is_target(url: str) -> bool:
+    try:
+        target = urlsplit(url)
+        target.port  # noqa: B018  raises where it is none
+    except ValueError:
+        return False
+    return target.scheme in {"http", "https"} and bool(target.hostname) and not target.username
+
+
 def _require_valid(
     paths: Sequence[str], events: Sequence[str], url: str, secret: SecretValue | None
 ) -> tuple[EventType, ...]:
@@ -80,8 +89,7 @@ def _require_valid(
         problems.append(FieldProblem("paths", "required", "at least one path is needed"))
     if not events:
         problems.append(FieldProblem("events", "required", "at least one event type is needed"))
-    target = urlsplit(url)
-    if target.scheme not in {"http", "https"} or not target.hostname or target.username:
+    if not _is_target(url):
         problems.append(FieldProblem("delivery.url", "invalid", "an https URL without user information is needed"))
     if secret is not None and len(secret.reveal()) < SHORTEST_SECRET:
         problems.append(FieldProblem("delivery.secret", "too_short", f"at least {SHORTEST_SECRET} characters"))

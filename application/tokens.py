@@ -27,7 +27,7 @@ RejectionCode = Literal["authentication_required", "token_invalid", "token_expir
 
 
 class NotAuthenticated(Refusal):
-    """No token, or none that is good. `token_id` is set where it is known whose token it was."""
+    """No token, or none that is good. `known` is set where it is known whose token it was."""
 
     def __init__(self, code: RejectionCode, message: str, known: Caller | None = None) -> None:
         super().__init__(message)
@@ -76,7 +76,7 @@ class Tokens:
     def authenticate(
         self, presented: SecretValue, request_id: str, source_ip: str | None, user_agent: str | None
     ) -> Caller:
-        """Who presents this token. Raises NotAuthenticated, and Denied outside the token's networks."""
+        """Who presents this token. Raises NotAuthenticated. The networks are looked at apart (`require_network`)."""
         text = presented.reveal_text()
         ulid, _, _ = text.removeprefix(PREFIX).partition("_")
         invalid = NotAuthenticated("token_invalid", "this token is not valid")

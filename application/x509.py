@@ -8,13 +8,21 @@ from itertools import pairwise
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from application.secret_value import SecretValue
 from domain.order import KeyType
+
+UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 class CertificateRejected(Exception):
@@ -62,16 +70,17 @@ def read_chain(chain_pem: str, csr_der: bytes, dns_names: Sequence[str]) -> Leaf
         leaf = chain[0]
         named = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         names = named.get_values_for_type(x509.DNSName)
-    except (ValueError, x509.ExtensionNotFound) as problem:
+        public_key = _public_key(leaf)
+    except UNREADABLE as problem:
         raise CertificateRejected(f"not a readable certificate: {problem}") from None
-    if _public_key(leaf) != _public_key(x509.load_der_x509_csr(csr_der)):
+    if public_key != _public_key(x509.load_der_x509_csr(csr_der)):
         raise CertificateRejected("the certificate is for another key")
     if {name.lower() for name in names} != set(dns_names):
         raise CertificateRejected(f"the certificate is for {', '.join(sorted(names))}")
     for certificate, issuer in pairwise(chain):
         try:
             certificate.verify_directly_issued_by(issuer)
-        except (ValueError, TypeError, InvalidSignature):
+        except (*UNREADABLE, TypeError, InvalidSignature):
             raise CertificateRejected("the chain does not hold together") from None
     return LeafFacts(
         serial_number=_hex_octets(leaf.serial_number),

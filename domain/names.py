@@ -17,13 +17,14 @@ MOST_NAMES = 100  # the largest number any CA of the catalogue takes in one cert
 def normalise_dns_name(text: str) -> str:
     """The name by UTS 46, non-transitional and strict. Raises ValueError with what is wrong."""
     wildcard = text.startswith(WILDCARD)
-    base = text.removeprefix(WILDCARD).removesuffix(".")
+    base = text.removeprefix(WILDCARD)
     if "*" in base:
         raise ValueError("a wildcard is a single * as the whole first label")
     try:
-        ascii_name = idna.encode(base, uts46=True, std3_rules=True, transitional=False).decode().lower()
+        encoded = idna.encode(base, uts46=True, std3_rules=True, transitional=False)
     except idna.IDNAError as problem:
         raise ValueError(f"no valid DNS name: {problem}") from None
+    ascii_name = encoded.decode().lower().removesuffix(".")
     labels = ascii_name.split(".")
     if len(labels) < 2:  # noqa: PLR2004
         raise ValueError("a name needs at least two labels")

@@ -156,7 +156,7 @@ class Order(BaseAggregate[str]):
         def apply(self, aggregate: Order) -> None:
             aggregate.challenges = self.challenges
             aggregate.outstanding_records = tuple(
-                challenge.record for challenge in self.challenges if challenge.record is not None
+                dict.fromkeys(challenge.record for challenge in self.challenges if challenge.record is not None)
             )
             aggregate.progressed(self.timestamp)
 
@@ -407,12 +407,18 @@ class Order(BaseAggregate[str]):
     def offer_challenges(
         self, authorizations: Sequence[AuthorizationObject], key_thumbprint: str, now: datetime
     ) -> None:
-        """What the CA's authorizations ask to be shown. Fails the order where a name offers no usable challenge."""
+        """What the CA's authorizations ask to be shown. Fails the order where a name offers no usable challenge, or was
+        not ordered and would have to be shown."""
         self._refuse_if_ended()
         if self.challenges is not None:
             return
+        ordered = {base_name(dns_name) for dns_name in self.dns_names}
         challenges = []
         for authorization in authorizations:
+            if authorization.status != "valid" and authorization.dns_name not in ordered:
+                detail = f"the CA asks for {authorization.dns_name}, which was not ordered"
+                self.fail(OrderError("backend_error", detail), now)
+                return
             challenge = self._challenge_of(authorization, key_thumbprint)
             if challenge is None:
                 detail = f"the CA offers no {self.challenge_type} challenge for {authorization.dns_name}"
@@ -439,7 +445,7 @@ class Order(BaseAggregate[str]):
             servers_left = tuple(sorted({record.server for record in late}))
             self.trigger_event(self.RecordsPropagated, unseen=servers_left, timestamp=now)
         else:
-            self.wait(None, now)
+            self.wait(None, now, at_most_until=min(since + record.wait_for for record in unseen if record not in late))
 
     def challenges_answered(self, now: datetime) -> None:
         self._refuse_if_ended()
@@ -489,11 +495,18 @@ class Order(BaseAggregate[str]):
         """A problem that asking again would not change; each subproblem stands at its name (RFC 8555 §6.7.1)."""
         self.fail(error_of(problem), now, self._errors_of_subproblems(problem))
 
-    def wait(self, at_least_seconds: float | None, now: datetime, error: OrderError | None = None) -> None:
+    def wait(
+        self,
+        at_least_seconds: float | None,
+        now: datetime,
+        error: OrderError | None = None,
+        at_most_until: datetime | None = None,
+    ) -> None:
         """Not now. Each wait in a row is twice as long as the one before, never shorter than asked for; an order
         that has come to its end in waiting fails with the last error."""
         back_off = min(LONGEST_WAIT, timedelta(seconds=0.5 * 2 ** min(self.setbacks, 16)))
         until = now + max(back_off, timedelta(seconds=at_least_seconds or 0))
+        until = min(until, at_most_until or until)
         if self.ended is None and until >= self.give_up_at:
             expired = OrderError("order_expired", "the order was not fulfilled in time")
             self.fail(error or expired, now)
@@ -561,8 +574,11 @@ class Order(BaseAggregate[str]):
     def _fail_if_any_was_rejected(self, authorizations: Sequence[AuthorizationObject], now: datetime) -> bool:
         """Whether the order failed. One lost authorization is the end of the order, whatever the order's own status."""
         if all(
-            authorization.status in {"pending", "valid"}
-            and all(challenge.status != "invalid" for challenge in authorization.challenges)
+            authorization.status == "valid"
+            or (
+                authorization.status == "pending"
+                and all(challenge.status != "invalid" for challenge in authorization.challenges)
+            )
             for authorization in authorizations
         ):
             return False
@@ -572,12 +588,14 @@ class Order(BaseAggregate[str]):
     def _fail_challenges(self, authorizations: Sequence[AuthorizationObject], now: datetime) -> None:
         name_errors = []
         for authorization in authorizations:
+            if authorization.status == "valid":  # an error of an earlier attempt may still stand there
+                continue
             dns_name = f"*.{authorization.dns_name}" if authorization.wildcard else authorization.dns_name
             problems = [challenge.error for challenge in authorization.challenges if challenge.error]
             if problems:
                 error = error_of(problems[0], otherwise="challenge_failed")
                 name_errors.append(ErrorAtName(dns_name, error.code, error.message, problems[0]))
-            elif authorization.status not in {"pending", "valid"}:
+            elif authorization.status != "pending":
                 message = f"the authorization is {authorization.status}"
                 name_errors.append(ErrorAtName(dns_name, "challenge_failed", message))
         first = name_errors[0] if name_errors else None
@@ -603,6 +621,7 @@ class Order(BaseAggregate[str]):
                 problem=Problem(subproblem.type, subproblem.detail),
             )
             for subproblem in problem.subproblems
+            if subproblem.dns_name
         ]
 
     def _refuse_if_ended(self) -> None:

@@ -26,8 +26,11 @@ class Provenance:
     user_agent: str | None = None
 
 
-def of_process(process: str, tenant_id: str, subject: str, version: int) -> Provenance:
-    return Provenance(tenant_id, "system", process, causation=f"{subject}@{version}")
+def of_process(process: str, origin: Provenance, subject: str, version: int) -> Provenance:
+    """What a process manager does stays under the request that began it all: `origin` is of the subject's first event."""
+    return Provenance(
+        origin.tenant_id, "system", process, request_id=origin.request_id, causation=f"{subject}@{version}"
+    )
 
 
 @dataclass(frozen=True)

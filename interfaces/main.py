@@ -34,6 +34,7 @@ from interfaces.cli.arguments import arguments
 from interfaces.cli.commands import run_command
 from interfaces.cli.demo import run_demo
 from interfaces.clock import SystemClock, UlidIds
+from interfaces.dns.embedded import EmbeddedValues
 from interfaces.dns.embedded_server import EmbeddedDns
 from interfaces.dns.providers import Providers
 from interfaces.dns.resolver import AuthoritativeResolver
@@ -43,7 +44,7 @@ from interfaces.http.system import VERSION
 from interfaces.logs import set_up_logs
 from interfaces.parts import Parts
 from interfaces.postgres.embedded import EmbeddedPostgres
-from interfaces.postgres.embedded_values import PostgresEmbeddedValues
+from interfaces.postgres.embedded_values import EmbeddedZones, PostgresEmbeddedValues
 from interfaces.postgres.locks import PostgresLocks
 from interfaces.postgres.migrate import is_migrated, migrate
 from interfaces.postgres.pool import Pool, open_pool
@@ -138,7 +139,7 @@ def assemble(settings: Settings) -> Iterator[Parts]:
             todo=PostgresTodoList(pool),
             decisions=DECISIONS,
             processes={
-                issuance.NAME: Issuance(store, keys, accounts, ca, providers, resolver, clock),
+                issuance.NAME: Issuance(store, history, keys, accounts, ca, providers, resolver, clock),
                 delivery.NAME: Deliveries(store, history, keys, sender, signed_headers, random.random, clock),
             },
             followers=[*FOLLOWING, FanOut(store, views.listeners)],
@@ -158,8 +159,12 @@ def assemble(settings: Settings) -> Iterator[Parts]:
                 catch_up_audit=lambda: catch_up(pool, AUDIT_LOG, history.read),
                 is_ready=lambda: None if is_migrated(pool) else "the database is not migrated: run scaivault migrate",
             ),
-            dns=EmbeddedDns(*settings.dns_bind, embedded_values, views.embedded_zones) if settings.dns_bind else None,
+            dns=_responder(settings, embedded_values, EmbeddedZones(views.embedded_zones)),
         )
+
+
+def _responder(settings: Settings, values: EmbeddedValues, zones: EmbeddedZones) -> EmbeddedDns | None:
+    return EmbeddedDns(*settings.dns_bind, values, zones) if settings.dns_bind is not None else None
 
 
 def _database(settings: Settings, stack: ExitStack) -> str:

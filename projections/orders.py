@@ -203,9 +203,11 @@ def _validated(order: OrderView) -> Sequence[ChallengeView]:
 def _with_errors(order: OrderView, error: OrderError, at_names: Sequence[ErrorAtName]) -> Sequence[ChallengeView]:
     """Each name's own error; where none has one, the order's stands at all that were not valid."""
     by_name = {at_name.dns_name: at_name for at_name in at_names}
+    ordered = {view.domain for view in order.challenges}
     views = []
     for view in order.challenges:
-        at_name = by_name.get(view.domain) or by_name.get(base_name(view.domain))
+        base = base_name(view.domain)
+        at_name = by_name.get(view.domain) or (None if base in ordered else by_name.get(base))
         if at_name is not None:
             views.append(replace(view, status="invalid", error=_challenge_error(at_name)))
         elif not at_names and view.status != "valid" and error.code != "cancelled":

@@ -14,7 +14,7 @@ from application.errors import EgressRefused, EndpointUnreachable
 from application.event_store import EventStore, History
 from application.ports import Clock, KeyStore, WebhookRequest, WebhookSender
 from application.process.announcements import Announcement, announcement_of
-from application.process.todo import Claim, Decision, Step
+from application.process.todo import Claim, Decision, Step, logged_step
 from application.secret_value import SecretValue
 from application.subscriptions import SEALED_KIND
 from domain.delivery import Delivery, delivery_id
@@ -93,7 +93,7 @@ class FanOut:
             event_type=announcement.event_type,
             now=event.timestamp,
         )
-        by = of_process(NAME, listener.tenant_id, event.originator_id, event.originator_version)
+        by = of_process(NAME, recorded.by, event.originator_id, event.originator_version)
         try:
             self._store.record(delivery, by=by)
         except VersionConflict:
@@ -126,20 +126,24 @@ class Deliveries:
         step = next_step(delivery)
         if step is None or step.due_at > self._clock.now():
             return
-        by = of_process(NAME, delivery.tenant_id, delivery.id, delivery.version)
-        request = self._request(delivery)
+        origin = self._history.origin(delivery.id)
+        with logged_step(step, delivery_id=delivery.id, request_id=origin.request_id):
+            by = of_process(NAME, origin, delivery.id, delivery.version)
+            self._attempt(delivery)
+            self._store.record(delivery, by=by, claim=claim)
+
+    def _attempt(self, delivery: Delivery) -> None:
         try:
-            response = self._sender.send(request)
+            response = self._sender.send(self._request(delivery))
         except (EndpointUnreachable, EgressRefused) as failure:
             delivery.attempt_failed(None, failure.detail, None, self._chance(), self._clock.now())
+            return
+        now = self._clock.now()
+        if response.status in TAKEN:
+            delivery.delivered(response.status, now)
         else:
-            now = self._clock.now()
-            if response.status in TAKEN:
-                delivery.delivered(response.status, now)
-            else:
-                detail = f"the receiver answered {response.status}"
-                delivery.attempt_failed(response.status, detail, response.retry_after_seconds, self._chance(), now)
-        self._store.record(delivery, by=by, claim=claim)
+            detail = f"the receiver answered {response.status}"
+            delivery.attempt_failed(response.status, detail, response.retry_after_seconds, self._chance(), now)
 
     def _request(self, delivery: Delivery) -> WebhookRequest:
         subscription = self._store.load(Subscription, delivery.subscription_id)

@@ -6,8 +6,8 @@ asked how things stand."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
 from application.accounts import Accounts
 from application.certificates import SEALED_KIND
@@ -15,9 +15,11 @@ from application.dns_providers import DnsProviders, reason_of
 from application.errors import (
     CaRefused,
     CaThrottled,
+    CaUnavailable,
     EgressRefused,
     Failure,
     Permanent,
+    ResolverFailed,
     Retryable,
     StoreUnavailable,
     ZoneConflict,
@@ -25,17 +27,17 @@ from application.errors import (
     ZoneThrottled,
     ZoneUnreachable,
 )
-from application.event_store import EventStore
+from application.event_store import EventStore, History
 from application.orders import record_order
-from application.ports import CertificateAuthority, Clock, DnsZone, KeyStore, Resolver, TxtValue
-from application.process.todo import Claim, Decision, Step
+from application.ports import CertificateAuthority, Clock, DnsZone, KeyStore, Resolver, TxtValue, Unseen
+from application.process.todo import Claim, Decision, LeaseLost, Step, logged_step
 from application.provider_config import CommonConfig
 from application.x509 import CertificateRejected, new_csr_der, new_private_key, read_chain
 from domain.acme import OrderObject
 from domain.certificate import Certificate, Version
 from domain.errors import InvalidFields, NotFound, Refusal
 from domain.order import Order, OrderError, OrderErrorCode, Record, UnseenRecord
-from domain.provenance import of_process
+from domain.provenance import Provenance, of_process
 
 NAME = "issuance"
 
@@ -110,6 +112,7 @@ class Issuance:
     def __init__(
         self,
         store: EventStore,
+        history: History,
         keys: KeyStore,
         accounts: Accounts,
         ca: CertificateAuthority,
@@ -118,6 +121,7 @@ class Issuance:
         clock: Clock,
     ) -> None:
         self._store = store
+        self._history = history
         self._keys = keys
         self._accounts = accounts
         self._ca = ca
@@ -129,21 +133,28 @@ class Issuance:
         """Steps of one order in a row, for as long as the next one is due. Raises what makes a report impossible:
         LeaseLost, VersionConflict, StoreUnavailable."""
         order = self._store.load(Order, claim.subject)
+        origin = self._history.origin(order.id)
         again = claim.attempts > 1
         while (step := next_step(order)) is not None and step.due_at <= self._clock.now():
-            by = of_process(NAME, order.tenant_id, order.id, order.version)
-            try:
-                companions = self._do(step, order, again=again or order.setbacks > 0)
-            except StoreUnavailable:
-                raise
-            except (Failure, Refusal) as problem:
-                self._report_failure(order, problem)
-                companions = ()
-            if companions:
-                self._store.record(order, *companions, by=by, claim=claim)
-            else:
-                record_order(self._store, order, by, claim)
+            with logged_step(step, order_id=order.id, request_id=origin.request_id):
+                by = of_process(NAME, origin, order.id, order.version)
+                self._perform_step(step, order, by, claim, again=again or order.setbacks > 0)
             again = False
+
+    def _perform_step(self, step: Step, order: Order, by: Provenance, claim: Claim, *, again: bool) -> None:
+        try:
+            companions = self._do(step, order, again=again)
+        except StoreUnavailable:
+            raise
+        except (Failure, Refusal) as problem:
+            self._report_failure(order, step, problem)
+            companions = ()
+        try:
+            record_order(self._store, order, by, claim, companions)
+        except LeaseLost:
+            if isinstance(step, PublishRecords):
+                self._take_back(order)
+            raise
 
     def _do(self, step: Step, order: Order, *, again: bool) -> Sequence[Certificate]:
         """Performs the step and tells the order. Gives what is to be recorded together with it."""
@@ -197,15 +208,29 @@ class Issuance:
         for record in order.outstanding_records:
             order.record_published(record, now)
 
+    def _take_back(self, order: Order) -> None:
+        """Whoever has the lease now may have come to the end before our values were written: then nobody else knows of
+        them."""
+        if self._store.load(Order, order.id).ended is not None:
+            for zone, _, records in self._zones_of(order.outstanding_records):
+                zone.remove([TxtValue(record.name, record.value) for record in records])
+
     def _check_propagation(self, order: Order) -> None:
         unseen: list[UnseenRecord] = []
         for _, config, records in self._zones_of(order.outstanding_records):
             if config.propagation != "skip":
-                unseen += self._unseen(records, config)
+                unseen += self._unseen(records, config, order.published_at or self._clock.now())
         order.observe_propagation(unseen, self._clock.now())
 
-    def _unseen(self, records: Sequence[Record], config: CommonConfig) -> Sequence[UnseenRecord]:
+    def _unseen(self, records: Sequence[Record], config: CommonConfig, since: datetime) -> Sequence[UnseenRecord]:
+        """A failure of the question itself is one only for as long as there is time to ask again."""
         by_value = {TxtValue(record.name, record.value): record for record in records}
+        try:
+            found = self._resolver.unseen(list(by_value), config.nameservers)
+        except ResolverFailed as failure:
+            if self._clock.now() < since + config.propagation_timeout:
+                raise
+            found = [Unseen(f"the name servers ({failure.detail})", each.record_name, each.value) for each in by_value]
         return [
             UnseenRecord(
                 server=unseen.server,
@@ -213,7 +238,7 @@ class Issuance:
                 strict=config.propagation == "strict",
                 wait_for=config.propagation_timeout,
             )
-            for unseen in self._resolver.unseen(list(by_value), config.nameservers)
+            for unseen in found
         ]
 
     def _answer(self, order: Order, *, again: bool) -> None:
@@ -259,14 +284,13 @@ class Issuance:
             order.follow(at_ca, (), self._clock.now())
 
     def _store_certificate(self, order: Order) -> Sequence[Certificate]:
-        _, account = self._accounts.at_ca(order.account_id)
-        chain_pem = self._ca.chain(account, order.certificate_url or "", order.preferred_chain)
-        now = self._clock.now()
         try:
+            chain_pem = self._download(order)
             leaf = read_chain(chain_pem, order.csr_der, order.dns_names)
         except CertificateRejected as rejected:
-            order.fail(OrderError("certificate_rejected", str(rejected)), now)
+            order.fail(OrderError("certificate_rejected", str(rejected)), self._clock.now())
             return ()
+        now = self._clock.now()
 
         def version(number: int) -> Version:
             return Version(
@@ -299,24 +323,41 @@ class Issuance:
         order.complete(certificate.current.number, now)
         return (certificate,)
 
+    def _download(self, order: Order) -> str:
+        """Raises CertificateRejected when the CA has given no chain for long and yet answers other questions."""
+        _, account = self._accounts.at_ca(order.account_id)
+        try:
+            return self._ca.chain(account, order.certificate_url or "", order.preferred_chain)
+        except CaUnavailable as failure:
+            if order.setbacks < MOST_DOWNLOADS:
+                raise
+            self._ca.order(account, _at_ca(order).url)  # raises in an outage, which says nothing about the chain
+            raise CertificateRejected(failure.detail) from None
+
     def _remove(self, order: Order) -> None:
-        for zone, _, records in self._zones_of(order.outstanding_records):
-            zone.remove([TxtValue(record.name, record.value) for record in records])
+        """A provider that fails does not keep the values of the others. Raises the first failure, at the end."""
+        failures: list[Failure | Refusal] = []
+        for provider_id, records in _by_provider(order.outstanding_records).items():
+            try:
+                zone, _ = self._providers.reach(self._providers.load(provider_id))
+                zone.remove([TxtValue(record.name, record.value) for record in records])
+            except (Failure, Refusal) as failure:
+                failures.append(failure)
+                continue
             now = self._clock.now()
             for record in records:
                 order.record_removed(record, now)
+        if failures:
+            raise failures[0]
 
     def _zones_of(self, records: Sequence[Record]) -> Sequence[tuple[DnsZone, CommonConfig, Sequence[Record]]]:
-        """The records by the provider that holds them, so that each provider gets one change."""
-        by_provider: dict[str, list[Record]] = {}
-        for record in records:
-            by_provider.setdefault(record.dns_provider_id, []).append(record)
+        """The zones of each provider and the records that they hold."""
         return [
             (*self._providers.reach(self._providers.load(provider_id)), mine)
-            for provider_id, mine in by_provider.items()
+            for provider_id, mine in _by_provider(records).items()
         ]
 
-    def _report_failure(self, order: Order, problem: Failure | Refusal) -> None:
+    def _report_failure(self, order: Order, step: Step, problem: Failure | Refusal) -> None:
         now = self._clock.now()
         if order.ended is not None:  # cleaning up goes on until the values are gone
             wait = problem.retry_after_seconds if isinstance(problem, Retryable) else LONG_WAIT.total_seconds()
@@ -331,6 +372,8 @@ class Issuance:
                 order.refused_by_ca(problem.problem, now)
             case Retryable():
                 order.wait(problem.retry_after_seconds, now, OrderError(_code_of(problem), problem.detail))
+            case EgressRefused() if not isinstance(step, PublishRecords | CheckPropagation):
+                order.fail(OrderError("backend_error", problem.detail), now)
             case Permanent():
                 order.fail(OrderError(_code_of(problem), f"{reason_of(problem)}: {problem.detail}"), now)
             case InvalidFields():
@@ -340,6 +383,15 @@ class Issuance:
 
 
 LONG_WAIT = timedelta(minutes=1)
+MOST_DOWNLOADS = 5  # a chain that is no chain comes as an answer that is no ACME, and no number of tries mends it
+
+
+def _by_provider(records: Sequence[Record]) -> Mapping[str, Sequence[Record]]:
+    """Each provider gets one change."""
+    by_provider: dict[str, list[Record]] = {}
+    for record in records:
+        by_provider.setdefault(record.dns_provider_id, []).append(record)
+    return by_provider
 
 
 def _rate_limited(problem: CaThrottled) -> OrderError:

@@ -6,18 +6,33 @@ it works, and reports under its fence: after it lost the lease it can write noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any, Protocol
 
 import msgspec
+import structlog
 from eventsourcing.domain import BaseAggregate
+
+log = structlog.get_logger()
 
 
 class Step(msgspec.Struct, frozen=True):
     """One thing to do, not before `due_at`. Its class says what."""
 
     due_at: datetime
+
+
+@contextmanager
+def logged_step(step: Step, **about: str | None) -> Iterator[None]:
+    """One line in the log when the step has been performed and reported."""
+    begun = monotonic()
+    with structlog.contextvars.bound_contextvars(**about):
+        yield
+        duration_ms = round((monotonic() - begun) * 1000)
+        log.info("step", step=type(step).__name__, duration_ms=duration_ms)
 
 
 class TodoItem(msgspec.Struct, frozen=True):

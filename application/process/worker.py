@@ -68,6 +68,9 @@ class Worker:
         except StoreUnavailable as failure:
             log.warning("store_unavailable", detail=failure.detail)
             return LONGEST_IDLE_SECONDS
+        except Exception:
+            log.exception("claiming_crashed")
+            return LONGEST_IDLE_SECONDS
         if due_in is None:
             return LONGEST_IDLE_SECONDS
         return min(LONGEST_IDLE_SECONDS, max(0.01, due_in.total_seconds()))
@@ -90,7 +93,7 @@ class Worker:
                 retry_in = min(LONGEST_CRASHED_RETRY, CRASHED_RETRY * 2 ** min(claim.attempts, 8))
                 log.exception("step_crashed", attempts=claim.attempts)
             duration_ms = round((monotonic() - started) * 1000)
-            log.info("steps_performed", outcome=outcome, attempts=claim.attempts, duration_ms=duration_ms)
+            log.debug("claim_worked_off", outcome=outcome, attempts=claim.attempts, duration_ms=duration_ms)
             self._give_back(claim, retry_in)
 
     def _give_back(self, claim: Claim, retry_in: timedelta) -> None:
@@ -98,8 +101,10 @@ class Worker:
             self._todo.release(claim, retry_in)
         except StoreUnavailable as failure:
             log.warning("store_unavailable", detail=failure.detail)
+        except Exception:
+            log.exception("release_crashed")
         with self._lock:
-            self._held.pop(claim.fence, None)
+            self._held.pop(claim.fence, None)  # without heartbeats the lease runs out by itself
         self._wake.set()
 
     def _beat(self, finished: threading.Event) -> None:
@@ -111,3 +116,5 @@ class Worker:
                     self._todo.extend(held, LEASE)
                 except StoreUnavailable as failure:
                     log.warning("store_unavailable", detail=failure.detail)
+                except Exception:
+                    log.exception("heartbeat_crashed")

@@ -19,7 +19,6 @@ from interfaces.postgres.rebuild import (
     Difference,
     compare_todo,
     compare_view,
-    fold_todo,
     rebuild_view,
     replace_todo,
 )
@@ -65,7 +64,7 @@ def _rebuild(wanted: Namespace, parts: Parts) -> int:
     for view in views:
         rebuild_view(parts.pool, view, parts.history.read)
     if "todo" in names:
-        replace_todo(parts.pool, fold_todo(parts.pool, parts.store, list(parts.decisions.items())))
+        replace_todo(parts.pool, parts.store, parts.decisions)
     _show(wanted, {"rebuilt": names}, [f"rebuilt {name}" for name in names])
     return OK
 
@@ -82,8 +81,7 @@ def _verify(wanted: Namespace, parts: Parts, names: Sequence[str]) -> int:
 
             differences.append(compare_view(parts.pool, view, parts.history.read, catch_up_live))
     if "todo" in names:
-        folded = fold_todo(parts.pool, parts.store, list(parts.decisions.items()))
-        differences.append(compare_todo(parts.pool, folded))
+        differences.append(compare_todo(parts.pool, parts.store, parts.decisions))
     lines = [
         f"{difference.name}: {difference.rows} rows, "
         + (

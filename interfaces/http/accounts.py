@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 from litestar import Response, get, post
+from litestar.params import FromPath, JSONBody
 
 from application.caller import Caller
 from application.ports import ExternalAccountBinding
@@ -13,8 +14,10 @@ from application.secret_value import SecretValue
 from domain.account import Environment
 from domain.errors import NotFound
 from domain.order import KeyType
-from interfaces.http.bodies import RequestBody
-from interfaces.http.pages import Page, next_cursor
+from interfaces.http.authentication import FromApp, FromToken
+from interfaces.http.bodies import Name, RequestBody
+from interfaces.http.pages import FromPage, next_cursor
+from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
 from projections.accounts import ACCOUNTS, AccountView
 
@@ -30,7 +33,7 @@ class Eab(RequestBody, frozen=True):
 
 
 class RegisterAccount(RequestBody, frozen=True):
-    name: str
+    name: Name
     provider: str
     environment: Environment
     email: str
@@ -46,8 +49,8 @@ class AccountList(msgspec.Struct, frozen=True):
     has_more: bool
 
 
-@post("/pki/acme/accounts", opt={"scope": "pki:admin"}, sync_to_thread=True)
-def register_account(data: RegisterAccount, caller: Caller, services: Services) -> Response[AccountView]:
+@post("/pki/acme/accounts", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
+def register_account(data: JSONBody[RegisterAccount], caller: FromToken, services: FromApp) -> Response[AccountView]:
     """Registered at the CA before the answer; agrees to the CA's terms."""
     account_id = services.accounts.register(
         name=data.name,
@@ -67,15 +70,15 @@ def register_account(data: RegisterAccount, caller: Caller, services: Services) 
     )
 
 
-@get("/pki/acme/accounts", opt={"scope": "pki:admin"}, sync_to_thread=True)
-def list_accounts(caller: Caller, services: Services, page: Page) -> AccountList:
+@get("/pki/acme/accounts", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
+def list_accounts(caller: FromToken, services: FromApp, page: FromPage) -> AccountList:
     rows = ACCOUNTS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, {})
     cursor = next_cursor([place for place, _ in rows], page)
     return AccountList([view for _, view in rows[: page.limit]], cursor, cursor is not None)
 
 
-@get("/pki/acme/accounts/{account_id:str}", opt={"scope": "pki:admin"}, sync_to_thread=True)
-def get_account(account_id: str, caller: Caller, services: Services) -> AccountView:
+@get("/pki/acme/accounts/{account_id:str}", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
+def get_account(account_id: FromPath[str], caller: FromToken, services: FromApp) -> AccountView:
     return account_view(services, caller, account_id)
 
 

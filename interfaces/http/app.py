@@ -25,7 +25,7 @@ from interfaces.http import (
     subscriptions,
     system,
 )
-from interfaces.http.bodies import StrictBodies
+from interfaces.http.bodies import require_strict_body
 from interfaces.http.envelope import App, Envelope, Scope
 from interfaces.http.pages import page_of
 from interfaces.http.problems import INTERNAL, Problem, answer, problem_of
@@ -72,7 +72,7 @@ def build_app(services: Services) -> App:
             Router(
                 "/v1",
                 route_handlers=list(HANDLERS),
-                guards=[authentication.require_scope],
+                guards=[authentication.require_scope, require_strict_body],
                 dependencies={
                     "caller": Provide(authentication.caller_of, sync_to_thread=False),
                     "services": Provide(authentication.services_of, sync_to_thread=False),
@@ -81,7 +81,6 @@ def build_app(services: Services) -> App:
                 security=[{"bearer": []}],
             )
         ],
-        middleware=[StrictBodies()],
         exception_handlers={Exception: handle_exception},
         state=State({"services": services}),
         openapi_config=OpenAPIConfig(
@@ -121,7 +120,10 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
     if known is not None:
         state["caller"] = known
     body, headers = answer(problem, state.get("request_id"))
-    return Response(body, status_code=problem.status, headers=dict(headers), media_type="application/json")
+    allowed = getattr(error, "headers", None) or {}  # of a wrong method: which ones there are (RFC 9110 §15.5.6)
+    return Response(
+        body, status_code=problem.status, headers={**dict(headers), **allowed}, media_type="application/json"
+    )
 
 
 def _framework_problem(error: Exception) -> Problem | None:
@@ -129,7 +131,7 @@ def _framework_problem(error: Exception) -> Problem | None:
         return None
     code = FRAMEWORK_CODES.get(error.status_code, "invalid_request")
     fields = [
-        {"field": str(item.get("key", "")), "code": "shape", "message": str(item.get("message", ""))}
+        {"field": str(item.get("key", "")).removesuffix("_"), "code": "shape", "message": str(item.get("message", ""))}
         for item in error.extra or []
         if isinstance(item, dict)
     ]

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import msgspec
 from litestar import get
-from litestar.params import Parameter
+from litestar.params import FromQuery, QueryParameter
 
-from application.caller import Caller
-from interfaces.http.pages import Page, next_cursor
-from interfaces.http.services import Services
+from interfaces.http.authentication import FromApp, FromToken
+from interfaces.http.pages import FromPage, next_cursor
+from interfaces.http.problems import ERRORS
 from projections.audit_log import AUDIT_LOG, AuditRow, Criteria
 
 
@@ -22,23 +22,23 @@ class AuditRows(msgspec.Struct, frozen=True):
     has_more: bool
 
 
-@get("/audit/logs", opt={"scope": "audit:read"}, sync_to_thread=True)
+@get("/audit/logs", opt={"scope": "audit:read"}, responses=ERRORS, sync_to_thread=True)
 def list_audit_logs(
-    caller: Caller,
-    services: Services,
-    page: Page,
-    since: Annotated[datetime | None, Parameter(query="from")] = None,
-    until: Annotated[datetime | None, Parameter(query="to")] = None,
-    action: str | None = None,
-    identity_id: str | None = None,
-    path_prefix: str | None = None,
-    success: bool | None = None,
-    request_id: str | None = None,
-    source_ip: str | None = None,
+    caller: FromToken,
+    services: FromApp,
+    page: FromPage,
+    from_: Annotated[datetime | None, QueryParameter(name="from")] = None,
+    to: FromQuery[datetime | None] = None,
+    action: FromQuery[str | None] = None,
+    identity_id: FromQuery[str | None] = None,
+    path_prefix: FromQuery[str | None] = None,
+    success: FromQuery[bool | None] = None,
+    request_id: FromQuery[str | None] = None,
+    source_ip: FromQuery[str | None] = None,
 ) -> AuditRows:
     """Everything that was answered before this question is in the answer."""
     services.catch_up_audit()
-    criteria = Criteria(since, until, action, identity_id, path_prefix, success, request_id, source_ip)
+    criteria = Criteria(from_, to, action, identity_id, path_prefix, success, request_id, source_ip)
     rows = AUDIT_LOG.page(services.pool, caller.tenant_id, page.after, page.limit + 1, criteria)
     cursor = next_cursor([row.index for row in rows], page)
     return AuditRows(rows[: page.limit], cursor, cursor is not None)

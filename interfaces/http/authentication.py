@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Request
 from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency
 from litestar.handlers.base import BaseRouteHandler
 
 from application.caller import Caller
 from application.secret_value import SecretValue
 from application.tokens import NotAuthenticated, require_network
 from domain.access import request_refused
+from domain.errors import Denied
 from interfaces.http.services import Services
 
 PUBLIC = "public"
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
+FromToken = NamedDependency[Caller]
+FromApp = NamedDependency[Services]
+"""What a handler's parameters `caller` and `services` are."""
+
 
 async def require_scope(connection: Connection, handler: BaseRouteHandler) -> None:
-    """A guard: every route says in `opt` which scope it needs, or that it is public."""
-    scope = handler.opt["scope"]
-    if scope == PUBLIC:
+    """A guard: every route says in `opt` which scope it needs (`x or y`: either), or that it is public."""
+    if isinstance(connection, Request) and connection.method == "OPTIONS":
+        return  # the framework's own handler, which tells the methods there are
+    scopes = handler.opt["scope"].split(" or ")
+    if scopes == [PUBLIC]:
         return
     services: Services = connection.app.state.services
     caller = await asyncio.to_thread(_authenticate, services, connection)
     connection.scope["state"]["caller"] = caller
     require_network(caller)
-    caller.require(scope)
+    caller.require(next(filter(caller.may, scopes), scopes[0]))
 
 
 def _authenticate(services: Services, connection: Connection) -> Caller:
@@ -56,6 +65,21 @@ def services_of(request: Request[Any, Any, Any]) -> Services:
     """A dependency."""
     services: Services = request.app.state.services
     return services
+
+
+def require_within_limits(caller: Caller, certificate_id: str | None, dns_names: Sequence[str]) -> None:
+    """What a token that is limited to certificates or names may look at. None: there is no certificate yet.
+    Raises Denied."""
+    caller.require_certificate(certificate_id or "")
+    caller.require_names(tuple(dns_names))
+
+
+def is_within_limits(caller: Caller, certificate_id: str | None, dns_names: Sequence[str]) -> bool:
+    try:
+        require_within_limits(caller, certificate_id, dns_names)
+    except Denied:
+        return False
+    return True
 
 
 def record_refusal(services: Services, caller: Caller, method: str, path: str, code: str) -> None:

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request
-from litestar.middleware import ASGIMiddleware
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.connection import ASGIConnection
+from litestar.handlers.base import BaseRouteHandler
 
 from interfaces.http.problems import BadRequest
 
 PLACE = re.compile(r" - at `\$\.?(?P<field>[^`]*)`$")
+NAMED = re.compile(r"(?:unknown|missing required) field `(?P<field>.*)`$", re.DOTALL)
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+"""What somebody calls a resource. Names are indexed, and PostgreSQL does not index long ones."""
 
 
 class RequestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What every body is."""
 
 
-class StrictBodies(ASGIMiddleware):
-    """The framework converts leniently; this decodes the same bytes before it, and means it."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        data = scope["route_handler"].parsed_data_field
-        if data is not None:
-            body = await Request(scope, receive=receive, send=send).body()
-            if body or not data.is_optional:
-                decode_strictly(body, data.annotation)
-        await next_app(scope, receive, send)
+async def require_strict_body(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """A guard, so that it comes after the one of the scope. The framework converts leniently; this decodes the same
+    bytes before it, and means it."""
+    data = handler.parsed_data_field
+    if data is not None and isinstance(connection, Request):
+        body = await connection.body()
+        if body or not data.is_optional:
+            decode_strictly(body, data.annotation)
 
 
 def decode_strictly(body: bytes, kind: Any) -> Any:
@@ -39,9 +41,9 @@ def decode_strictly(body: bytes, kind: Any) -> Any:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as problem:
         text = str(problem)
-        match = PLACE.search(text)
         message = PLACE.sub("", text)
-        field = {"field": match["field"] if match else "", "code": "shape", "message": message}
+        parts = [match["field"] for match in (PLACE.search(text), NAMED.search(message)) if match]
+        field = {"field": ".".join(parts), "code": "shape", "message": message}
         raise BadRequest(400, "invalid_request", message, {"fields": [field]}) from None
     except msgspec.DecodeError as problem:
         raise BadRequest(400, "invalid_request", f"the body is not JSON: {problem}") from None

@@ -7,12 +7,15 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from application.caller import Caller
 from domain.errors import NotFound
+from interfaces.http.authentication import FromApp, FromToken, is_within_limits, require_within_limits
 from interfaces.http.bodies import RequestBody
-from interfaces.http.orders import order_answer
-from interfaces.http.pages import Page, next_cursor
+from interfaces.http.orders import RUNNING, order_answer
+from interfaces.http.pages import FromPage, next_cursor
+from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
 from projections.certificate_pems import CERTIFICATE_PEMS, PemView
 from projections.certificates import CERTIFICATES, CertificateView, shown
@@ -42,40 +45,37 @@ class CertificateList(msgspec.Struct, frozen=True):
     has_more: bool
 
 
-@get("/pki/certificates", opt={"scope": "pki:read"}, sync_to_thread=True)
-def list_certificates(caller: Caller, services: Services, page: Page, account_id: str | None = None) -> CertificateList:
-    """A token that is limited to certificates sees those alone."""
+@get("/pki/certificates", opt={"scope": "pki:read"}, responses=ERRORS, sync_to_thread=True)
+def list_certificates(
+    caller: FromToken, services: FromApp, page: FromPage, account_id: FromQuery[str | None] = None
+) -> CertificateList:
+    """A token that is limited to certificates or names sees those alone."""
     matching = {} if account_id is None else {"account_id": account_id}
     rows = CERTIFICATES.page(services.pool, caller.tenant_id, page.after, page.limit + 1, matching)
     cursor = next_cursor([place for place, _ in rows], page)
     now = services.clock.now()
-    visible = [shown(view, now) for _, view in rows[: page.limit] if caller.sees_certificate(view.id)]
+    visible = [shown(view, now) for _, view in rows[: page.limit] if is_within_limits(caller, view.id, view.domains)]
     return CertificateList(visible, cursor, cursor is not None)
 
 
-@get("/pki/certificates/{certificate_id:str}", opt={"scope": "pki:read"}, sync_to_thread=True)
-def get_certificate(certificate_id: str, caller: Caller, services: Services) -> CertificateView:
-    caller.require_certificate(certificate_id)
-    view: CertificateView | None = CERTIFICATES.one(services.pool, caller.tenant_id, certificate_id)
-    if view is None:
-        raise NotFound("certificate", certificate_id)
-    return shown(view, services.clock.now())
+@get("/pki/certificates/{certificate_id:str}", opt={"scope": "pki:read"}, responses=ERRORS, sync_to_thread=True)
+def get_certificate(certificate_id: FromPath[str], caller: FromToken, services: FromApp) -> CertificateView:
+    return shown(_view(services, caller, certificate_id), services.clock.now())
 
 
-@get("/pki/certificates/{certificate_id:str}/pem", opt={"scope": "pki:read"}, sync_to_thread=True)
+@get("/pki/certificates/{certificate_id:str}/pem", opt={"scope": "pki:read"}, responses=ERRORS, sync_to_thread=True)
 def get_pem(
-    certificate_id: str,
-    caller: Caller,
-    services: Services,
+    certificate_id: FromPath[str],
+    caller: FromToken,
+    services: FromApp,
     request: Request[Any, Any, Any],
-    version: int | None = None,
+    version: FromQuery[int | None] = None,
 ) -> Response[PemView]:
     """Leaf and chain. With `If-None-Match` of the same version 304; as `application/x-pem-file` the bare file."""
-    caller.require_certificate(certificate_id)
+    _view(services, caller, certificate_id)
     view = CERTIFICATE_PEMS.one(services.pool, caller.tenant_id, certificate_id, version)
     if view is None:
-        kind = "certificate" if version is None else "version"
-        raise NotFound(kind, certificate_id)
+        raise NotFound("version", f"{certificate_id} version {version}")
     bare = PEM_FILE in request.headers.get("accept", "")
     etag = f'"{view.fingerprint_sha256}{"-pem" if bare else ""}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Accept"}
@@ -92,11 +92,12 @@ def get_pem(
 @post(
     "/pki/certificates/{certificate_id:str}/private-key",
     opt={"scope": "pki:export"},
+    responses=ERRORS,
     status_code=200,
     sync_to_thread=True,
 )
 def get_private_key(
-    certificate_id: str, caller: Caller, services: Services, data: PrivateKeyRequest | None = None
+    certificate_id: FromPath[str], caller: FromToken, services: FromApp, data: JSONBody[PrivateKeyRequest | None] = None
 ) -> Response[PrivateKeyAnswer]:
     """The key of the newest version, or of the one asked for. That it was read is on record before it is given."""
     version, key_pem = services.certificates.private_key(certificate_id, data.version if data else None, caller)
@@ -104,11 +105,29 @@ def get_private_key(
     return Response(body, headers={"Cache-Control": "no-store"})
 
 
-@post("/pki/certificates/{certificate_id:str}/renew", opt={"scope": "pki:issue"}, sync_to_thread=True)
-def renew(certificate_id: str, caller: Caller, services: Services, data: Renew | None = None) -> Response[OrderView]:
+@post(
+    "/pki/certificates/{certificate_id:str}/renew",
+    opt={"scope": "pki:issue"},
+    status_code=202,
+    responses={**ERRORS, 200: RUNNING},
+    sync_to_thread=True,
+)
+def renew(
+    certificate_id: FromPath[str], caller: FromToken, services: FromApp, data: JSONBody[Renew | None] = None
+) -> Response[OrderView]:
     """An order for the next version under the same id; 200 with the running one where there is one."""
     wanted = data or Renew()
     order_id, is_new = services.orders.renew(
         certificate_id, reason=wanted.reason, new_key=wanted.new_key, caller=caller
     )
     return order_answer(services, caller, order_id, is_new=is_new)
+
+
+def _view(services: Services, caller: Caller, certificate_id: str) -> CertificateView:
+    """Raises NotFound, Denied."""
+    caller.require_certificate(certificate_id)
+    view: CertificateView | None = CERTIFICATES.one(services.pool, caller.tenant_id, certificate_id)
+    if view is None:
+        raise NotFound("certificate", certificate_id)
+    require_within_limits(caller, view.id, view.domains)
+    return view

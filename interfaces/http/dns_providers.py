@@ -7,18 +7,21 @@ from typing import Any
 
 import msgspec
 from litestar import Response, get, post
+from litestar.params import FromPath, JSONBody
 
 from application.caller import Caller
 from application.dns_providers import Verification
 from domain.errors import NotFound
-from interfaces.http.bodies import RequestBody
-from interfaces.http.pages import Page, next_cursor
+from interfaces.http.authentication import FromApp, FromToken
+from interfaces.http.bodies import Name, RequestBody
+from interfaces.http.pages import FromPage, next_cursor
+from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
 from projections.dns_providers import DNS_PROVIDERS, DnsProviderView
 
 
 class ConnectProvider(RequestBody, frozen=True):
-    name: str
+    name: Name
     provider_type: str
     managed_zones: list[str]
     credentials: dict[str, str] | None = None
@@ -37,8 +40,10 @@ class ProviderList(msgspec.Struct, frozen=True):
     has_more: bool
 
 
-@post("/dns/providers", opt={"scope": "pki:admin"}, sync_to_thread=True)
-def connect_provider(data: ConnectProvider, caller: Caller, services: Services) -> Response[DnsProviderView]:
+@post("/dns/providers", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
+def connect_provider(
+    data: JSONBody[ConnectProvider], caller: FromToken, services: FromApp
+) -> Response[DnsProviderView]:
     """With `verify` it is connected only when its zones can be listed."""
     provider_id = services.providers.connect(
         name=data.name,
@@ -57,21 +62,27 @@ def connect_provider(data: ConnectProvider, caller: Caller, services: Services) 
     )
 
 
-@get("/dns/providers", opt={"scope": "pki:admin"}, sync_to_thread=True)
-def list_providers(caller: Caller, services: Services, page: Page) -> ProviderList:
+@get("/dns/providers", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
+def list_providers(caller: FromToken, services: FromApp, page: FromPage) -> ProviderList:
     rows = DNS_PROVIDERS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, {})
     cursor = next_cursor([place for place, _ in rows], page)
     return ProviderList([view for _, view in rows[: page.limit]], cursor, cursor is not None)
 
 
-@get("/dns/providers/{provider_id:str}", opt={"scope": "pki:admin"}, sync_to_thread=True)
-def get_provider(provider_id: str, caller: Caller, services: Services) -> DnsProviderView:
+@get("/dns/providers/{provider_id:str}", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
+def get_provider(provider_id: FromPath[str], caller: FromToken, services: FromApp) -> DnsProviderView:
     return provider_view(services, caller, provider_id)
 
 
-@post("/dns/providers/{provider_id:str}/verify", opt={"scope": "pki:admin"}, status_code=200, sync_to_thread=True)
+@post(
+    "/dns/providers/{provider_id:str}/verify",
+    opt={"scope": "pki:admin"},
+    responses=ERRORS,
+    status_code=200,
+    sync_to_thread=True,
+)
 def verify_provider(
-    provider_id: str, caller: Caller, services: Services, data: VerifyProvider | None = None
+    provider_id: FromPath[str], caller: FromToken, services: FromApp, data: JSONBody[VerifyProvider | None] = None
 ) -> Verification:
     """Lists the zones; with `write_test` it also writes and removes a value in each managed one."""
     return services.providers.verify(provider_id, write_test=data is not None and data.write_test, caller=caller)

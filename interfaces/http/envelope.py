@@ -29,7 +29,10 @@ DEEPEST_JSON = 32
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
 REFUSALS = frozenset({401, 403})
-STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+STRING = re.compile(
+    rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL
+)  # an open one too, or each quote in it would begin another search
+NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 BRACKET = re.compile(rb"[\[\]{}]")
 OPENING = frozenset({b"[", b"{"})
 
@@ -52,7 +55,10 @@ class Envelope:
         with structlog.contextvars.bound_contextvars(request_id=request.request_id):
             try:
                 _check_path(scope)
+                _check_query(scope)
                 body = await _read_body(scope, receive)
+                if body is None:
+                    return
                 if body:
                     _check_content_type(scope)
                     _check_json(body)
@@ -124,11 +130,18 @@ def _check_path(scope: Scope) -> None:
         path = unquote_to_bytes(raw.split(b"?", 1)[0]).decode("utf-8")
     except UnicodeDecodeError:
         raise BadRequest(400, "invalid_path", "the path is not UTF-8") from None
-    if not PATH.fullmatch(path) or any(segment in {".", ".."} for segment in path.split("/")):
-        raise BadRequest(400, "invalid_path", "a path consists of A-Z a-z 0-9 . _ ~ - and slashes")
+    if not PATH.fullmatch(path) or "//" in path or any(segment in {".", ".."} for segment in path.split("/")):
+        raise BadRequest(400, "invalid_path", "a path consists of A-Z a-z 0-9 . _ ~ - and single slashes")
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes:
+def _check_query(scope: Scope) -> None:
+    """PostgreSQL's text holds no NUL, so there is nothing that could be found by one."""
+    if b"%00" in scope.get("query_string", b""):
+        raise BadRequest(400, "invalid_request", "no NUL is accepted in a query")
+
+
+async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
+    """None where the client went away before its end: half a request is none."""
     declared = _header(scope, b"content-length")
     if declared and declared.isdigit() and int(declared) > LARGEST_BODY:
         raise _too_large()
@@ -137,7 +150,7 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return b""
+            return None
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > LARGEST_BODY:
@@ -167,6 +180,8 @@ def _check_json(body: bytes) -> None:
         json.loads(text, object_pairs_hook=_without_twins, parse_constant=_no_constant)
     except ValueError as problem:
         raise BadRequest(400, "invalid_request", f"the body is not JSON: {problem}") from None
+    if NUL.search(text):
+        raise BadRequest(400, "invalid_request", "no NUL is accepted in a string")
 
 
 def _depth(body: bytes) -> int:

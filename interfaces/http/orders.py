@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 import msgspec
 from litestar import Response, get, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from application.caller import Caller
 from domain.errors import NotFound
 from domain.order import KeyType
-from interfaces.http.bodies import RequestBody
-from interfaces.http.pages import Page, next_cursor
+from interfaces.http.authentication import FromApp, FromToken, is_within_limits, require_within_limits
+from interfaces.http.bodies import Name, RequestBody
+from interfaces.http.pages import FromPage, next_cursor
+from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
 from projections.orders import ORDERS, OrderView
 
@@ -25,7 +29,10 @@ class Issue(RequestBody, frozen=True):
     profile: str | None = None
     preferred_chain: str | None = None
     dns_provider_id: str | None = None
-    name: str | None = None
+    name: Name | None = None
+
+
+RUNNING = ResponseSpec(OrderView, generate_examples=False, description="The order that is in progress already")
 
 
 class OrderList(msgspec.Struct, frozen=True):
@@ -34,8 +41,14 @@ class OrderList(msgspec.Struct, frozen=True):
     has_more: bool
 
 
-@post("/pki/acme/issue", opt={"scope": "pki:issue"}, sync_to_thread=True)
-def issue(data: Issue, caller: Caller, services: Services) -> Response[OrderView]:
+@post(
+    "/pki/acme/issue",
+    opt={"scope": "pki:issue"},
+    responses={**ERRORS, 200: RUNNING},
+    status_code=202,
+    sync_to_thread=True,
+)
+def issue(data: JSONBody[Issue], caller: FromToken, services: FromApp) -> Response[OrderView]:
     """202 with the new order; 200 with the running one for the same account and names."""
     order_id, is_new = services.orders.place(
         account_id=data.account_id,
@@ -52,28 +65,37 @@ def issue(data: Issue, caller: Caller, services: Services) -> Response[OrderView
     return order_answer(services, caller, order_id, is_new=is_new)
 
 
-@get("/pki/acme/orders", opt={"scope": "pki:read"}, sync_to_thread=True)
+@get("/pki/acme/orders", opt={"scope": "pki:read"}, responses=ERRORS, sync_to_thread=True)
 def list_orders(
-    caller: Caller,
-    services: Services,
-    page: Page,
-    status: str | None = None,
-    certificate_id: str | None = None,
+    caller: FromToken,
+    services: FromApp,
+    page: FromPage,
+    status: FromQuery[str | None] = None,
+    certificate_id: FromQuery[str | None] = None,
 ) -> OrderList:
     wanted = {"status": status, "certificate_id": certificate_id}
     matching = {column: value for column, value in wanted.items() if value is not None}
     rows = ORDERS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, matching)
     cursor = next_cursor([place for place, _ in rows], page)
-    return OrderList([view for _, view in rows[: page.limit]], cursor, cursor is not None)
+    visible = [view for _, view in rows[: page.limit] if is_within_limits(caller, view.certificate_id, view.domains)]
+    return OrderList(visible, cursor, cursor is not None)
 
 
-@get("/pki/acme/orders/{order_id:str}", opt={"scope": "pki:read"}, sync_to_thread=True)
-def get_order(order_id: str, caller: Caller, services: Services) -> OrderView:
-    return order_view(services, caller, order_id)
+@get("/pki/acme/orders/{order_id:str}", opt={"scope": "pki:read"}, responses=ERRORS, sync_to_thread=True)
+def get_order(order_id: FromPath[str], caller: FromToken, services: FromApp) -> OrderView:
+    view = order_view(services, caller, order_id)
+    require_within_limits(caller, view.certificate_id, view.domains)
+    return view
 
 
-@post("/pki/acme/orders/{order_id:str}/cancel", opt={"scope": "pki:issue"}, status_code=200, sync_to_thread=True)
-def cancel_order(order_id: str, caller: Caller, services: Services) -> OrderView:
+@post(
+    "/pki/acme/orders/{order_id:str}/cancel",
+    opt={"scope": "pki:issue"},
+    responses=ERRORS,
+    status_code=200,
+    sync_to_thread=True,
+)
+def cancel_order(order_id: FromPath[str], caller: FromToken, services: FromApp) -> OrderView:
     """Ends the order; what it wrote to DNS is removed."""
     services.orders.cancel(order_id, caller)
     return order_view(services, caller, order_id)

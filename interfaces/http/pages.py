@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 
 import msgspec
+from litestar.di import NamedDependency
+from litestar.params import FromQuery
 
 from domain.errors import FieldProblem, InvalidFields
 
@@ -24,7 +26,11 @@ class Page(msgspec.Struct, frozen=True):
     limit: int
 
 
-def page_of(limit: int | None = None, cursor: str | None = None) -> Page:
+FromPage = NamedDependency[Page]
+"""What a handler's parameter `page` is."""
+
+
+def page_of(limit: FromQuery[int | None] = None, cursor: FromQuery[str | None] = None) -> Page:
     """A dependency. Raises InvalidFields."""
     if limit is not None and not 1 <= limit <= LARGEST_LIMIT:
         raise InvalidFields(FieldProblem("limit", "out_of_range", f"between 1 and {LARGEST_LIMIT}"))

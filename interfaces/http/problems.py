@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from litestar.openapi.datastructures import ResponseSpec
 
 from application import errors as failures
 from application.tokens import NotAuthenticated
@@ -25,6 +26,26 @@ class ErrorAnswer(msgspec.Struct, frozen=True):
     """What every error looks like."""
 
     error: ErrorBody
+
+
+ERRORS: Mapping[int, ResponseSpec] = {
+    status: ResponseSpec(ErrorAnswer, generate_examples=False, description=meaning)
+    for status, meaning in {
+        400: "The request is malformed",
+        401: "No token, or none that is good",
+        403: "The token does not allow it",
+        404: "There is no such thing here",
+        409: "It stands against how things are now",
+        413: "The body is too large",
+        415: "The body is no JSON",
+        422: "A field has a value that is not acceptable",
+        429: "Too much; `retry_after` says when to ask again",
+        500: "A fault of the service",
+        502: "The CA or the DNS provider failed",
+        503: "The service cannot answer now",
+    }.items()
+}
+"""What each route with a scope may answer beside its own, for the OpenAPI description."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -75,9 +96,12 @@ def problem_of(error: Exception) -> Problem | None:
             return _invalid_fields(error)
         case refusals.NameInUse():
             return Problem(409, "name_in_use", str(error))
-        case refusals.OrderInProgress() | refusals.OrderAlreadyEnded():
-            code = "order_in_progress" if isinstance(error, refusals.OrderInProgress) else "order_ended"
-            return Problem(409, code, str(error), {"order_id": error.order_id})
+        case refusals.OrderInProgress():
+            return Problem(409, "order_in_progress", str(error), {"order_id": error.order_id})
+        case refusals.OrderAlreadyEnded():
+            return Problem(409, "version_conflict", str(error), {"order_id": error.order_id})
+        case refusals.CertificateNotActive():
+            return Problem(409, "already_revoked" if error.status == "revoked" else "version_conflict", str(error))
         case refusals.VersionConflict():
             return Problem(409, "version_conflict", str(error))
         case refusals.PrivateKeyNotStored():
@@ -85,6 +109,8 @@ def problem_of(error: Exception) -> Problem | None:
         case refusals.ProviderVerificationFailed():
             details = {"reason": error.reason, "detail": error.detail}
             return Problem(422, "provider_verification_failed", str(error), details)
+        case refusals.CaRateLimited():
+            return Problem(429, "backend_rate_limited", str(error), None, error.retry_after_seconds)
         case refusals.SealBroken():
             return INTERNAL
         case failures.StoreUnavailable():

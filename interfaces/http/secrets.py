@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from litestar import Response, get, put
-from litestar.params import Parameter
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from application.caller import Caller
 from domain.errors import FieldProblem, InvalidFields, NotFound
 from domain.secret import SecretType, secret_id
+from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import RequestBody
-from interfaces.http.pages import Page, next_cursor
+from interfaces.http.pages import FromPage, next_cursor
+from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
 from projections.secrets import SECRETS, SecretView
 from projections.times import whole_seconds
@@ -42,6 +45,9 @@ class SecretWritten(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
+FIRST = ResponseSpec(SecretWritten, generate_examples=False, description="The first version")
+
+
 class SecretValueAnswer(msgspec.Struct, frozen=True):
     path: str
     version: int
@@ -57,8 +63,10 @@ class SecretList(msgspec.Struct, frozen=True):
     has_more: bool
 
 
-@put("/secrets/{path:path}", opt={"scope": "secrets:write"}, sync_to_thread=True)
-def write_secret(path: str, data: WriteSecret, caller: Caller, services: Services) -> Response[SecretWritten]:
+@put("/secrets/{path:path}", opt={"scope": "secrets:write"}, responses={**ERRORS, 201: FIRST}, sync_to_thread=True)
+def write_secret(
+    path: FromPath[str], data: JSONBody[WriteSecret], caller: FromToken, services: FromApp
+) -> Response[SecretWritten]:
     """Adds a version; nothing is overwritten. 201 for the first, 200 for a further one."""
     secret_type = SECRET_TYPES.get(data.secret_type)
     if secret_type is None:
@@ -68,12 +76,14 @@ def write_secret(path: str, data: WriteSecret, caller: Caller, services: Service
     version = services.secrets.write(plain_path, data.data, secret_type, dict(data.metadata), caller)
     view = _view(services, caller, plain_path)
     body = SecretWritten(plain_path, version, view.secret_type, view.created_at, view.updated_at)
-    return Response(body, status_code=201 if version == 1 else 200)
+    if version == 1:
+        return Response(body, status_code=201, headers={"Location": f"/v1/secrets/{plain_path}"})
+    return Response(body)
 
 
-@get("/secrets/{path:path}", opt={"scope": "secrets:read"}, sync_to_thread=True)
+@get("/secrets/{path:path}", opt={"scope": "secrets:read"}, responses=ERRORS, sync_to_thread=True)
 def read_secret(
-    path: str, caller: Caller, services: Services, version: int | None = None
+    path: FromPath[str], caller: FromToken, services: FromApp, version: FromQuery[int | None] = None
 ) -> Response[SecretValueAnswer]:
     """The value; that it was read is on record before it is given."""
     secret, found, value = services.secrets.read(path.strip("/"), version, caller)
@@ -88,10 +98,8 @@ def read_secret(
     return Response(body, headers={"Cache-Control": "no-store"})
 
 
-@get("/secrets", opt={"scope": "secrets:read"}, sync_to_thread=True)
-def list_secrets(
-    caller: Caller, services: Services, page: Page, prefix: Annotated[str, Parameter(query="prefix")] = ""
-) -> SecretList:
+@get("/secrets", opt={"scope": "secrets:read"}, responses=ERRORS, sync_to_thread=True)
+def list_secrets(caller: FromToken, services: FromApp, page: FromPage, prefix: FromQuery[str] = "") -> SecretList:
     """Paths and versions, never a value."""
     rows = SECRETS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, {})
     cursor = next_cursor([place for place, _ in rows], page)

@@ -8,12 +8,15 @@ from typing import Literal
 
 import msgspec
 from litestar import Response, get, post
+from litestar.params import FromPath, JSONBody
 
 from application.caller import Caller
 from application.secret_value import SecretValue
 from domain.errors import NotFound
-from interfaces.http.bodies import RequestBody
-from interfaces.http.pages import Page, next_cursor
+from interfaces.http.authentication import FromApp, FromToken
+from interfaces.http.bodies import Name, RequestBody
+from interfaces.http.pages import FromPage, next_cursor
+from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
 from projections.subscriptions import SUBSCRIPTIONS, DeliveryView, SubscriptionView
 
@@ -29,7 +32,7 @@ class DeliverTo(RequestBody, frozen=True):
 
 
 class Subscribe(RequestBody, frozen=True):
-    name: str
+    name: Name
     paths: list[str]
     events: list[str]
     delivery: DeliverTo
@@ -58,9 +61,9 @@ class SubscriptionList(msgspec.Struct, frozen=True):
     has_more: bool
 
 
-@post("/subscriptions", opt={"scope": "pki:read"}, sync_to_thread=True)
-def subscribe(data: Subscribe, caller: Caller, services: Services) -> Response[Subscribed]:
-    """Without a secret one is generated and shown this once. Which scope is needed depends on the paths."""
+@post("/subscriptions", opt={"scope": "subscriptions:write or pki:admin"}, responses=ERRORS, sync_to_thread=True)
+def subscribe(data: JSONBody[Subscribe], caller: FromToken, services: FromApp) -> Response[Subscribed]:
+    """Without a secret one is generated and shown this once. `pki:admin` suffices where all paths lie under `pki/`."""
     secret = SecretValue(data.delivery.secret) if data.delivery.secret is not None else None
     subscription_id, generated = services.subscriptions.subscribe(
         name=data.name,
@@ -79,15 +82,15 @@ def subscribe(data: Subscribe, caller: Caller, services: Services) -> Response[S
     return Response(Subscribed(**fields), status_code=201, headers={"Location": f"/v1/subscriptions/{subscription_id}"})
 
 
-@get("/subscriptions", opt={"scope": "subscriptions:read"}, sync_to_thread=True)
-def list_subscriptions(caller: Caller, services: Services, page: Page) -> SubscriptionList:
+@get("/subscriptions", opt={"scope": "subscriptions:read"}, responses=ERRORS, sync_to_thread=True)
+def list_subscriptions(caller: FromToken, services: FromApp, page: FromPage) -> SubscriptionList:
     rows = SUBSCRIPTIONS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, {})
     cursor = next_cursor([place for place, _ in rows], page)
     return SubscriptionList([view for _, view in rows[: page.limit]], cursor, cursor is not None)
 
 
-@get("/subscriptions/{subscription_id:str}", opt={"scope": "subscriptions:read"}, sync_to_thread=True)
-def get_subscription(subscription_id: str, caller: Caller, services: Services) -> SubscriptionView:
+@get("/subscriptions/{subscription_id:str}", opt={"scope": "subscriptions:read"}, responses=ERRORS, sync_to_thread=True)
+def get_subscription(subscription_id: FromPath[str], caller: FromToken, services: FromApp) -> SubscriptionView:
     return _view(services, caller, subscription_id)
 
 

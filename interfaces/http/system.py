@@ -6,8 +6,9 @@ from importlib.metadata import version
 
 import msgspec
 from litestar import Response, get
+from litestar.openapi.datastructures import ResponseSpec
 
-from interfaces.http.services import Services
+from interfaces.http.authentication import FromApp
 
 VERSION = version("scaivault")
 
@@ -17,6 +18,9 @@ class Health(msgspec.Struct, frozen=True, omit_defaults=True):
 
     status: str
     reason: str | None = None
+
+
+NOT_READY = ResponseSpec(Health, generate_examples=False, description="It cannot serve requests now")
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -29,8 +33,8 @@ def health() -> Health:
     return Health("ok")
 
 
-@get("/health/ready", opt={"scope": "public"}, sync_to_thread=True)
-def ready(services: Services) -> Response[Health]:
+@get("/health/ready", opt={"scope": "public"}, responses={503: NOT_READY}, sync_to_thread=True)
+def ready(services: FromApp) -> Response[Health]:
     """It can serve requests: 503 says why not."""
     reason = services.is_ready()
     if reason is None:

@@ -1,8 +1,9 @@
-"""The values that the embedded DNS responder serves, the same on every replica."""
+"""What the embedded DNS responder serves, the same on every replica: its values, and the zones it answers for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import monotonic
 
 from application.ports import TxtValue
 from interfaces.postgres.pool import Pool, store_errors
@@ -32,3 +33,21 @@ class PostgresEmbeddedValues:
                 "SELECT value FROM embedded_values WHERE record_name = %s ORDER BY value", [record_name]
             ).fetchall()
         return [value for (value,) in rows]
+
+
+class EmbeddedZones:
+    """The zones as the views know them. Every DNS packet asks, so the answer is kept for a moment."""
+
+    KEPT_SECONDS = 2.0
+
+    def __init__(self, list_zones: Callable[[], Sequence[str]]) -> None:
+        self._list_zones = list_zones
+        self._kept: tuple[float, Sequence[str]] = (0.0, ())
+
+    def __call__(self) -> Sequence[str]:
+        until, zones = self._kept
+        if monotonic() >= until:
+            with store_errors():
+                zones = self._list_zones()
+            self._kept = (monotonic() + self.KEPT_SECONDS, zones)
+        return zones

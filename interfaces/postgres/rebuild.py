@@ -5,9 +5,12 @@ what came meanwhile is applied, then the tables change places, or are compared a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import msgspec
+from eventsourcing.domain import BaseAggregate
+from msgspec.structs import replace
 from psycopg import Connection, Cursor
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
@@ -94,33 +97,29 @@ def _apply_after(position: int, cursor: Cursor[TupleRow], view: View, read: Read
     return position
 
 
-TODO_SUBJECTS = "SELECT DISTINCT originator_id FROM events WHERE starts_with(topic, %s) ORDER BY 1"
+SUBJECTS = "SELECT DISTINCT originator_id FROM events WHERE starts_with(topic, %s) AND position > %s"
 TODO_ROWS = "SELECT process, subject, version, step, due_at FROM todo"
 
-
-def fold_todo(pool: Pool, store: EventStore, decisions: Sequence[tuple[type, Decision]]) -> Sequence[TodoItem]:
-    """What the to-do list must hold, by the events alone."""
-    items = []
-    for aggregate_class, decision in decisions:
-        with store_errors(), pool.connection() as connection:
-            subjects = connection.execute(TODO_SUBJECTS, [f"{aggregate_class.TOPIC}."]).fetchall()  # type: ignore[attr-defined]
-        for (subject,) in subjects:
-            item = decision.item(store.load(aggregate_class, subject))
-            if item.step is not None:
-                items.append(item)
-    return items
+Decisions = Mapping[type[BaseAggregate[str]], Decision]
 
 
-def compare_todo(pool: Pool, folded: Sequence[TodoItem]) -> Difference:
-    with store_errors(), pool.connection() as connection:
-        live = {TodoItem(*row) for row in connection.execute(TODO_ROWS).fetchall()}
-    rebuilt = set(folded)
-    return Difference("todo", len(rebuilt), len(live - rebuilt), len(rebuilt - live))
+def compare_todo(pool: Pool, store: EventStore, decisions: Decisions) -> Difference:
+    with _folded_todo(pool, store, decisions) as (cursor, rebuilt):
+        live = {(row[0], row[1]): TodoItem(*row) for row in cursor.execute(TODO_ROWS).fetchall()}
+    equal = sum(_is_same(live.get((item.process, item.subject)), item) for item in rebuilt)
+    return Difference("todo", len(rebuilt), len(live) - equal, len(rebuilt) - equal)
 
 
-def replace_todo(pool: Pool, folded: Sequence[TodoItem]) -> None:
+def _is_same(live: TodoItem | None, rebuilt: TodoItem) -> bool:
+    """A live row that was given back, to be tried again, is due later than its events say."""
+    if live is None or live.due_at is None or rebuilt.due_at is None:
+        return False
+    return live.due_at >= rebuilt.due_at and replace(live, due_at=rebuilt.due_at) == rebuilt
+
+
+def replace_todo(pool: Pool, store: EventStore, decisions: Decisions) -> None:
     """The list as folded; leases of rows that stay as they are are kept."""
-    with store_errors(), pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+    with _folded_todo(pool, store, decisions) as (cursor, folded):
         cursor.execute(
             "DELETE FROM todo WHERE (process, subject) NOT IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
             [[item.process for item in folded], [item.subject for item in folded]],
@@ -131,3 +130,28 @@ def replace_todo(pool: Pool, folded: Sequence[TodoItem]) -> None:
             " SET version = excluded.version, step = excluded.step, due_at = excluded.due_at",
             [[item.process, item.subject, item.version, item.step, item.due_at] for item in folded],
         )
+
+
+@contextmanager
+def _folded_todo(
+    pool: Pool, store: EventStore, decisions: Decisions
+) -> Iterator[tuple[Cursor[TupleRow], Sequence[TodoItem]]]:
+    """What the to-do list must hold, by the events alone. Nothing can be appended until the block ends."""
+    position = store.recorder.max_notification_id() or 0
+    items = _fold(pool, store, decisions, after=0)
+    with store_errors(), pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [APPEND_LOCK])
+        items |= _fold(pool, store, decisions, after=position)
+        yield cursor, [item for item in items.values() if item.step is not None]
+
+
+def _fold(pool: Pool, store: EventStore, decisions: Decisions, after: int) -> dict[tuple[str, str], TodoItem]:
+    """What is next for each aggregate that has an event after that position."""
+    items = {}
+    for aggregate_class, decision in decisions.items():
+        with store_errors(), pool.connection() as connection:
+            subjects = connection.execute(SUBJECTS, [f"{aggregate_class.TOPIC}.", after]).fetchall()  # type: ignore[attr-defined]
+        for (subject,) in subjects:
+            item = decision.item(store.load(aggregate_class, subject))
+            items[item.process, item.subject] = item
+    return items

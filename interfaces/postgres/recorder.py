@@ -21,6 +21,7 @@ from psycopg.rows import TupleRow
 
 from application.event_store import Append, InlineView, Taken
 from application.process.todo import LeaseLost
+from domain.errors import NotFound
 from domain.event import DomainEvent
 from domain.provenance import Provenance, Recorded
 from interfaces.postgres.pool import Pool, store_errors
@@ -34,6 +35,7 @@ ONE_AGGREGATE = """
 SELECT originator_id, originator_version, topic, state::text FROM events
 WHERE originator_id = %s AND originator_version > %s AND originator_version <= %s ORDER BY originator_version
 """
+ORIGIN = "SELECT provenance::text FROM events WHERE originator_id = %s AND originator_version = 1"
 HISTORY = """
 SELECT originator_id, originator_version, topic, state::text, position, provenance::text FROM events
 WHERE position > %s AND position <= %s ORDER BY position LIMIT %s
@@ -114,6 +116,14 @@ class PostgresRecorder(ApplicationRecorder):
     def read(self, after: int, limit: int) -> Sequence[Recorded]:
         """See `application.event_store.History`."""
         return [self._recorded(*row) for row in self._history(after, ALL, limit)]
+
+    def origin(self, subject_id: str) -> Provenance:
+        """See `application.event_store.History`."""
+        with store_errors(), self._pool.connection() as connection:
+            row = connection.execute(ORIGIN, [subject_id]).fetchone()
+        if row is None:
+            raise NotFound("event", subject_id)
+        return msgspec.json.decode(row[0], type=Provenance)
 
     def _history(self, after: int, stop: int, limit: int) -> Sequence[TupleRow]:
         with store_errors(), self._pool.connection() as connection:

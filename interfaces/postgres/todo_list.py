@@ -13,10 +13,12 @@ WITH due AS (
     SELECT process, subject FROM todo
     WHERE due_at <= clock_timestamp() AND (lease_until IS NULL OR lease_until < clock_timestamp())
     ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE todo SET lease_until = clock_timestamp() + %s, fence = nextval('todo_fence'), attempts = attempts + 1
+    FROM due WHERE todo.process = due.process AND todo.subject = due.subject
+    RETURNING todo.process, todo.subject, todo.fence, todo.attempts, todo.due_at
 )
-UPDATE todo SET lease_until = clock_timestamp() + %s, fence = nextval('todo_fence'), attempts = attempts + 1
-FROM due WHERE todo.process = due.process AND todo.subject = due.subject
-RETURNING todo.process, todo.subject, todo.fence, todo.attempts
+SELECT process, subject, fence, attempts FROM claimed ORDER BY due_at
 """
 EXTEND = """
 UPDATE todo SET lease_until = clock_timestamp() + %s

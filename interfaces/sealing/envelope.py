@@ -54,7 +54,7 @@ class Sealer:
         try:
             data_key = _decrypt(master_key.key.reveal(), envelope.wrapped_key, authenticated)
             return SecretValue(_decrypt(data_key, envelope.ciphertext, authenticated))
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # a ValueError where not even the nonce is whole
             raise DoesNotOpen("the seal is broken") from None
 
 

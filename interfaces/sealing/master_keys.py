@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import re
 import secrets
@@ -16,7 +15,7 @@ import msgspec
 from application.secret_value import SecretValue
 
 KEY_BYTES = 32
-KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,32}")  # too short to be a key that was written in the place of its id
 OTHERS_MAY = 0o077
 
 
@@ -32,7 +31,7 @@ def parse_master_key(text: str) -> MasterKey:
         raise ValueError("a master key is written id:base64")
     try:
         key = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
+    except ValueError:
         raise ValueError(f"the master key {key_id} is not base64") from None
     if len(key) != KEY_BYTES:
         raise ValueError(f"the master key {key_id} has {len(key)} bytes instead of {KEY_BYTES}")
@@ -55,7 +54,7 @@ def read_master_key_file(path: Path) -> MasterKey:
 def make_master_key_file(path: Path) -> None:
     """A new random key, readable by its owner alone. Nothing happens where the file exists."""
     text = f"mk-{date.today():%Y%m%d}:{base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()}\n"  # noqa: DTZ011
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)

@@ -1,0 +1,120 @@
+"""Keys and signing requests as they are made, and certificates as they are judged."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import ExtensionOID
+
+from application.secret_value import SecretValue
+from application.x509 import CertificateRejected, new_csr_der, new_private_key, read_chain
+from domain.order import KeyType
+from tests.fakes import NEW_YEAR
+from tests.fakes_ca_issuance import authority, issue, pem, read_csr
+
+NAMES = ("acme.example", "*.acme.example")
+KEY = new_private_key("ec256")
+CSR = new_csr_der(KEY, NAMES)
+EC_PUBLIC_KEY = bytes.fromhex("06072a8648ce3d0201")  # 1.2.840.10045.2.1
+SECP256R1 = bytes.fromhex("06082a8648ce3d030107")
+UNHEARD_OF_KIND = EC_PUBLIC_KEY[:-1] + b"\x63"
+UNHEARD_OF_CURVE = SECP256R1[:-1] + b"\x63"
+ALTERNATIVE_NAME = bytes.fromhex("0603551d11")
+
+
+def public_key(key_pem: SecretValue = KEY) -> CertificatePublicKeyTypes:
+    key = load_pem_private_key(key_pem.reveal(), password=None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+    return key.public_key()
+
+
+def leaf(names: Sequence[str] = NAMES, key_pem: SecretValue = KEY) -> x509.Certificate:
+    return issue(public_key(key_pem), names, NEW_YEAR, timedelta(days=90))
+
+
+def chain(certificate: x509.Certificate, *others: x509.Certificate) -> str:
+    return "".join(pem(each) for each in (certificate, *others))
+
+
+def tampered(certificate: x509.Certificate, old: bytes, new: bytes) -> str:
+    der = certificate.public_bytes(Encoding.DER)
+    assert der.count(old) >= 1
+    return ssl.DER_cert_to_PEM_cert(der.replace(old, new, 1))
+
+
+# --- making ---
+
+
+@pytest.mark.parametrize(
+    ("key_type", "kind", "bits"),
+    [
+        ("ec256", ec.EllipticCurvePrivateKey, 256),
+        ("ec384", ec.EllipticCurvePrivateKey, 384),
+        ("rsa2048", rsa.RSAPrivateKey, 2048),
+        ("rsa3072", rsa.RSAPrivateKey, 3072),
+    ],
+)
+def test_a_key_is_of_its_type(key_type: KeyType, kind: type, bits: int) -> None:
+    key = load_pem_private_key(new_private_key(key_type).reveal(), password=None)
+    assert isinstance(key, kind)
+    assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+    assert key.key_size == bits
+
+
+def test_a_signing_request_names_its_names_in_the_alternative_name_alone() -> None:
+    request = x509.load_der_x509_csr(CSR)
+    assert read_csr(CSR) == (public_key(), frozenset(NAMES))
+    assert list(request.subject) == []
+    (extension,) = request.extensions
+    assert (extension.oid, extension.critical) == (ExtensionOID.SUBJECT_ALTERNATIVE_NAME, True)
+
+
+# --- judging ---
+
+
+def test_what_was_ordered_is_taken() -> None:
+    certificate = leaf()
+    facts = read_chain(chain(certificate, authority().intermediate), CSR, NAMES)
+    assert int(facts.serial_number, 16) == certificate.serial_number
+    assert re.fullmatch(r"([0-9A-F]{2})+", facts.serial_number)
+    assert re.fullmatch(r"[0-9a-f]{64}", facts.fingerprint_sha256)
+    assert facts.issuer == "CN=Fake Intermediate"
+    assert (facts.not_before, facts.not_after) == (NEW_YEAR, NEW_YEAR + timedelta(days=90))
+
+
+def test_names_are_the_same_in_any_order_and_case() -> None:
+    read_chain(chain(leaf([NAMES[1].upper(), NAMES[0]])), CSR, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("chain_pem", "why"),
+    [
+        (chain(leaf(key_pem=new_private_key("ec256"))), "another key"),
+        (chain(leaf(key_pem=new_private_key("rsa2048"))), "another key"),
+        (chain(leaf(NAMES[:1])), "is for acme.example"),
+        (chain(leaf([*NAMES, "third.example"])), "third.example"),
+        (chain(leaf(["other.example"])), "other.example"),
+        (chain(leaf(), leaf(), authority().intermediate), "hold together"),
+        (chain(authority().intermediate), "not a readable certificate"),
+        ("", "not a readable certificate"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "not a readable certificate"),
+        ("<html>", "not a readable certificate"),
+        (tampered(leaf(), EC_PUBLIC_KEY, UNHEARD_OF_KIND), "not a readable certificate"),
+        (tampered(leaf(), SECP256R1, UNHEARD_OF_CURVE), "not a readable certificate"),
+        (
+            tampered(leaf(), ALTERNATIVE_NAME + b"\x04", ALTERNATIVE_NAME[:-1] + b"\x63\x04"),
+            "not a readable certificate",
+        ),
+    ],
+)
+def test_what_was_not_ordered_is_rejected(chain_pem: str, why: str) -> None:
+    with pytest.raises(CertificateRejected, match=why):
+        read_chain(chain_pem, CSR, NAMES)

@@ -1,0 +1,233 @@
+"""The whole application on a real database, asked over HTTP without a socket; and things put into it by their events.
+
+A CA in memory stands where the network would begin."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import msgspec
+from litestar import Litestar
+
+from application.certificates import SEALED_KIND
+from application.secret_value import SecretValue
+from domain.account import Account, Offer
+from domain.certificate import Certificate, Version
+from domain.order import Assignment, Order
+from domain.provenance import DEFAULT_TENANT, Provenance
+from domain.token import Limits, Scope
+from interfaces.http.app import build_app
+from interfaces.http.envelope import Envelope
+from interfaces.main import assemble
+from interfaces.parts import Parts
+from interfaces.settings import settings_from
+from tests.fakes_ca import FakeCa
+
+MASTER_KEY = "test:" + base64.b64encode(bytes(range(32))).decode()
+UNLIMITED = Limits()
+JSON = {"content-type": "application/json"}
+KEY_PEM = "-----BEGIN PRIVATE KEY-----\nthe key of {}\n-----END PRIVATE KEY-----\n"
+BLOCK = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
+
+
+def environment(database: str) -> dict[str, str]:
+    return {
+        "DATABASE_URL": database,
+        "SCAIVAULT_MASTER_KEY": MASTER_KEY,
+        "SCAIVAULT_EGRESS_ALLOW": "127.0.0.0/8",
+        "SCAIVAULT_LOG_FORMAT": "json",
+    }
+
+
+@dataclass(frozen=True)
+class Api:
+    """`app` is what uvicorn would serve; `routes` the framework's part of it. Tokens and things are the tenant's, or those
+    of another tenant where one is named."""
+
+    tenant_id: str
+    parts: Parts
+    app: Envelope
+    routes: Litestar
+    run: Callable[..., Any]
+    client: httpx.AsyncClient
+
+    def ask(
+        self,
+        request_line: str,
+        token: str | None = None,
+        body: object = msgspec.UNSET,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """`request_line` is the method and the path; `body` is sent as JSON, and bytes as they are."""
+        method, path = request_line.split(" ", 1)
+        content = body if isinstance(body, bytes) else None if body is msgspec.UNSET else msgspec.json.encode(body)
+        said = dict(JSON) if content is not None else {}
+        if token is not None:
+            said["authorization"] = f"Bearer {token}"
+        said.update(headers or {})
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in said.items()]
+        answer: httpx.Response = self.run(self.client.request(method, path, content=content, headers=raw))
+        return answer
+
+    def token(
+        self,
+        *scopes: Scope,
+        tenant_id: str | None = None,
+        limits: Limits = UNLIMITED,
+        valid_for: timedelta = timedelta(hours=1),
+    ) -> str:
+        tenant_id = tenant_id or self.tenant_id
+        by = operator(tenant_id)
+        issued = self.parts.tokens.issue(
+            tenant_id=tenant_id, name=None, scopes=scopes, limits=limits, valid_for=valid_for, by=by
+        )
+        return issued.reveal_text()
+
+    def new_id(self, prefix: str) -> str:
+        return self.parts.services.ids.new(prefix)
+
+
+@contextmanager
+def running_api(database: str) -> Iterator[Api]:
+    with assemble(settings_from(environment(database))) as parts, asyncio.Runner() as runner:
+        parts.services.accounts._ca = FakeCa(lambda _: ())
+        app = build_app(parts.services)
+        assert isinstance(app, Envelope)
+        routes = app._app
+        assert isinstance(routes, Litestar)
+        transport = httpx.ASGITransport(app, client=("127.0.0.1", 50000))
+        client = httpx.AsyncClient(transport=transport, base_url="http://scaivault.example")
+        yield Api(DEFAULT_TENANT, parts, app, routes, runner.run, client)
+        runner.run(client.aclose())
+
+
+def operator(tenant_id: str) -> Provenance:
+    return Provenance(tenant_id, "operator", "tests")
+
+
+def token_id(token: str) -> str:
+    return "tok_" + token.split("_")[1]
+
+
+def error_code(answer: httpx.Response) -> str:
+    """The code of an answer that must be an error in the contract's form."""
+    assert answer.headers["content-type"] == "application/json"
+    error = answer.json()["error"]
+    assert error["request_id"] == answer.headers["x-request-id"]
+    assert error["message"]
+    assert set(answer.json()) == {"error"}
+    assert set(error) <= {"code", "message", "details", "retry_after", "request_id"}
+    code: str = error["code"]
+    return code
+
+
+def record_account(api: Api, tenant_id: str | None = None, name: str = "le") -> str:
+    """The id of an account as if a CA had registered it."""
+    tenant_id = tenant_id or api.tenant_id
+    account_id = api.new_id("acme_staging")
+    account = Account.register(
+        account_id,
+        tenant_id=tenant_id,
+        name=name,
+        provider="custom",
+        environment="staging",
+        email="tls@acme.example",
+        directory_url="https://ca.example/directory",
+        ca_bundle_pem=None,
+        account_url=f"https://ca.example/accounts/{account_id}",
+        sealed_key_id="sealed_none",
+        key_thumbprint="thumbprint",
+        offer=Offer(ari=True, profiles=(), eab_required=False, caa_identities=()),
+        now=datetime.now(UTC),
+    )
+    api.parts.store.record(account, by=operator(tenant_id))
+    return account_id
+
+
+def record_order(
+    api: Api, tenant_id: str | None = None, account_id: str | None = None, name: str = "www.acme.example"
+) -> str:
+    """The id of an order that was placed and waits for a worker, for a name that no provider manages."""
+    tenant_id = tenant_id or api.tenant_id
+    order_id = api.new_id("acme_order")
+    order = Order.place(
+        order_id,
+        tenant_id=tenant_id,
+        account_id=account_id or f"acme_staging_of_{tenant_id}",
+        certificate_id=api.new_id("cert"),
+        assignments=(Assignment(name, "dnsp_1"),),
+        challenge_type="dns-01",
+        key_type="ec256",
+        auto_renew=True,
+        name=None,
+        profile=None,
+        preferred_chain=None,
+        renewal_reason=None,
+        kept_key_id=None,
+        now=datetime.now(UTC),
+    )
+    api.parts.store.record(order, by=operator(tenant_id))
+    return order_id
+
+
+def record_certificate(
+    api: Api,
+    tenant_id: str | None = None,
+    *,
+    account_id: str | None = None,
+    versions: int = 1,
+    with_key: bool = True,
+    valid_for: timedelta = timedelta(days=90),
+) -> str:
+    """The id of a certificate line with so many versions, whose PEM says which version it is."""
+    tenant_id = tenant_id or api.tenant_id
+    account_id = account_id or f"acme_staging_of_{tenant_id}"
+    certificate_id = api.new_id("cert")
+
+    def version(number: int) -> Version:
+        key = SecretValue(KEY_PEM.format(number))
+        keys = api.parts.services.certificates._keys
+        now = datetime.now(UTC).replace(microsecond=0)
+        return Version(
+            number=number,
+            order_id=record_order(api, tenant_id, account_id, f"{certificate_id[-12:]}-{number}.acme.example"),
+            serial_number=f"{number:02x}",
+            fingerprint_sha256=f"{number:02x}" * 32,
+            issuer="CN=Test CA",
+            key_type="ec256",
+            not_before=now - timedelta(days=1),
+            not_after=now + valid_for,
+            chain_pem=BLOCK.format(f"leaf {number}") + BLOCK.format("issuer"),
+            sealed_key_id=keys.seal(SEALED_KIND, tenant_id, certificate_id, key) if with_key else None,
+        )
+
+    certificate = Certificate.issue(
+        certificate_id,
+        tenant_id=tenant_id,
+        account_id=account_id,
+        name="www",
+        dns_names=("www.acme.example",),
+        auto_renew=True,
+        version=version(1),
+        now=datetime.now(UTC),
+    )
+    for number in range(2, versions + 1):
+        certificate.renew(version(number), "ari", datetime.now(UTC))
+    api.parts.store.record(certificate, by=operator(tenant_id))
+    return certificate_id
+
+
+def connect_provider(api: Api, token: str, name: str = "dns", zone: str = "acme.example") -> str:
+    """The id of a provider that needs nobody but this service."""
+    body = {"name": name, "provider_type": "embedded", "managed_zones": [zone]}
+    answer = api.ask("POST /v1/dns/providers", token, body)
+    assert answer.status_code == 201, answer.text
+    provider_id: str = answer.json()["id"]
+    return provider_id

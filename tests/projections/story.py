@@ -1,0 +1,336 @@
+"""A history with every kind of event in it, told to an event store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from eventsourcing.domain import BaseAggregate
+
+from application.event_store import EventStore
+from application.process import delivery, issuance
+from application.process.todo import Decision
+from domain.access import private_key_read, request_refused, secret_read
+from domain.account import Account, Offer, Profile
+from domain.acme import AuthorizationObject, ChallengeObject, OrderObject, Problem, Subproblem
+from domain.certificate import Certificate, Version
+from domain.challenge import DNS_01
+from domain.delivery import RETRY_DELAYS, Delivery
+from domain.dns_provider import DnsProvider
+from domain.order import Assignment, Order, OrderError, UnseenRecord
+from domain.provenance import Provenance, Recorded, of_process
+from domain.secret import Secret
+from domain.subscription import Subscription, WebhookTarget
+from domain.token import Limits, Token
+from tests.fakes import FakeClock, MemoryStore
+
+BEGIN = datetime(2026, 3, 1, 10, 30, 15, 123456, tzinfo=UTC)
+TENANT, OTHER_TENANT = "tnt_default", "tnt_2"
+BY = Provenance(TENANT, "token", "tok_1", "req_1", source_ip="192.0.2.1", user_agent="curl/8")
+BY_OTHER = Provenance(OTHER_TENANT, "operator", "root")
+DECISIONS: Mapping[type[BaseAggregate[str]], Decision] = {Order: issuance.DECISION, Delivery: delivery.DECISION}
+END = "-----END CERTIFICATE-----\n"
+LEAF = f"-----BEGIN CERTIFICATE-----\nleaf\n{END}"
+ISSUER = f"-----BEGIN CERTIFICATE-----\nissuer\n{END}"
+CAA = Problem(
+    "urn:ietf:params:acme:error:caa",
+    "CAA forbids it",
+    (Subproblem("b.example", "urn:ietf:params:acme:error:caa", "no issue"),),
+)
+
+
+class Story:
+    """Each `number` has ids, names and times of its own, so that several can be told to one store."""
+
+    def __init__(self, store: EventStore, number: int = 0) -> None:
+        self._store = store
+        self._number = number
+        self._now = BEGIN + timedelta(days=number)
+
+    def id(self, prefix: str, number: int = 1) -> str:
+        return f"{prefix}_{self._number:03}{number:023}"
+
+    def now(self) -> datetime:
+        """Each event has a time of its own."""
+        self._now += timedelta(seconds=1.5)
+        return self._now
+
+    def tell(self) -> None:
+        self.tell_of_settings()
+        self.tell_of_an_issued_order()
+        self.tell_of_failed_orders()
+        self.tell_of_unfinished_orders()
+        self.tell_of_deliveries()
+        self.tell_of_access()
+
+    def tell_of_settings(self) -> None:
+        for number, by in ((1, BY), (2, BY_OTHER)):
+            name = f"of story {self._number}"
+            self._store.record(account(self.id("acme_account", number), self.now(), by.tenant_id, name), by=by)
+            self._store.record(provider(self.id("dns", number), self.now(), by.tenant_id, name), by=by)
+            self._store.record(token(self.id("tok", number), self.now(), by.tenant_id), by=by)
+            self._store.record(subscription(self.id("sub", number), self.now(), by.tenant_id), by=by)
+        connected = self._store.load(DnsProvider, self.id("dns"))
+        connected.verification_failed("credentials_rejected", "wrong key", self.now())
+        self._store.record(connected, by=BY)
+        connected.verified(["a.example"], self.now())
+        self._store.record(connected, by=BY)
+        revoked = self._store.load(Token, self.id("tok", 2))
+        revoked.revoke(self.now())
+        self._store.record(revoked, by=BY_OTHER)
+        secret = stored_secret(f"app/{self._number}", self.now())
+        self._store.record(secret, by=BY)
+        secret.add_version("json", {"owner": "me"}, "sealed_2", self.now())
+        secret.add_version("json", {"owner": "you"}, "sealed_3", self.now())
+        self._store.record(secret, by=BY)
+
+    def tell_of_an_issued_order(self) -> None:
+        order = self._placed(1, 1)
+        self._store.record(order, by=BY)
+        steps: Sequence[Callable[[], None]] = (
+            lambda: order.seal_key("sealed_4", b"csr", self.now()),
+            lambda: order.wait(None, self.now(), OrderError("backend_error", "no answer", 3)),
+            lambda: order.accept(at_ca("pending"), self.now()),
+            lambda: order.offer_challenges(authorizations(), "thumb", self.now()),
+            lambda: order.record_published(order.outstanding_records[0], self.now()),
+            lambda: order.wait(None, self.now()),
+            lambda: order.observe_propagation([late(order)], self.now()),
+            lambda: order.challenges_answered(self.now()),
+            lambda: order.follow(at_ca("pending"), authorizations(error=CAA), self.now()),
+            lambda: order.challenges_answered(self.now()),
+            lambda: order.follow(at_ca("ready"), (), self.now()),
+            lambda: order.follow(at_ca("processing"), (), self.now()),
+            lambda: order.follow(at_ca("valid"), (), self.now()),
+        )
+        for do in steps:
+            by = of_process("issuance", BY, order.id, order.version)
+            do()
+            self._store.record(order, by=by)
+        certificate = issued(self.id("cert"), self.now(), order.id)
+        order.complete(1, self.now())
+        self._store.record(order, certificate, by=BY)
+        for record in order.outstanding_records:
+            order.record_removed(record, self.now())
+        self._store.record(order, by=BY)
+        certificate.renew(version(2, self.id("acme_order", 50)), "manual", self.now())
+        self._store.record(certificate, by=BY)
+
+    def tell_of_failed_orders(self) -> None:
+        renewal = self._placed(2, 1, "b.example", reason="manual")
+        renewal.refused_by_ca(CAA, self.now())
+        certificate = self._store.load(Certificate, self.id("cert"))
+        certificate.renewal_failed(renewal.id, OrderError("caa_forbids", "CAA forbids it"), self.now())
+        self._store.record(renewal, certificate, by=BY)
+        cancelled = self._placed(3, 3, "c.example")
+        self._store.record(cancelled, by=BY)
+        cancelled.cancel(self.now())
+        self._store.record(cancelled, by=BY)
+
+    def tell_of_unfinished_orders(self) -> None:
+        cleaning = self._placed(4, 4, "*.a.example", "a.example")
+        cleaning.accept(at_ca("pending"), self.now())
+        cleaning.offer_challenges(authorizations(), "thumb", self.now())
+        cleaning.cancel(self.now())
+        cleaning.wait(None, self.now(), OrderError("provider_error", "out of reach"))
+        self._store.record(cleaning, by=BY)
+        running = self._placed(5, 5, "d.example", tenant_id=OTHER_TENANT)
+        self._store.record(running, by=BY_OTHER)
+
+    def tell_of_deliveries(self) -> None:
+        for number, failures in ((1, 0), (2, 1), (3, len(RETRY_DELAYS))):
+            owed = Delivery.owe(
+                self.id("del", number),
+                tenant_id=TENANT,
+                subscription_id=self.id("sub"),
+                position=number,
+                event_type="certificate.issued",
+                now=self.now(),
+            )
+            for _ in range(failures):
+                owed.attempt_failed(503, "the receiver answered 503", None, 0.5, self.now())
+            if failures == 0:
+                owed.delivered(204, self.now())
+            self._store.record(owed, by=of_process("delivery", BY, owed.id, 1))
+
+    def tell_of_access(self) -> None:
+        self._store.record(
+            private_key_read(self.id("acc", 1), self.id("cert"), 2, self.now()),
+            secret_read(self.id("acc", 2), "app/0", 3, self.now()),
+            request_refused(self.id("acc", 3), "GET", "/v1/pki/certificates/cert_9", "access_denied", self.now()),
+            by=BY,
+        )
+
+    def _placed(self, number: int, certificate: int, *dns_names: str, **details: Any) -> Order:
+        account_id = self.id("acme_account")
+        order_id, certificate_id = self.id("acme_order", number), self.id("cert", certificate)
+        return placed(order_id, self.now(), certificate_id, *dns_names, account_id=account_id, **details)
+
+
+def told_in_memory() -> list[Recorded]:
+    """The story's events as a reader of the history gets them."""
+    recorder = MemoryStore(FakeClock(BEGIN))
+    Story(EventStore(recorder, DECISIONS)).tell()
+    return list(recorder.history)
+
+
+def account(account_id: str, now: datetime, tenant_id: str = TENANT, name: str = "letsencrypt") -> Account:
+    return Account.register(
+        account_id,
+        tenant_id=tenant_id,
+        name=name,
+        provider="letsencrypt",
+        environment="staging",
+        email="ops@a.example",
+        directory_url="https://ca.example/directory",
+        ca_bundle_pem=None,
+        account_url="https://ca.example/acct/1",
+        sealed_key_id="sealed_1",
+        key_thumbprint="thumb",
+        offer=Offer(True, (Profile("classic", "as ever"),), False, ("ca.example",)),
+        now=now,
+    )
+
+
+def provider(
+    provider_id: str,
+    now: datetime,
+    tenant_id: str = TENANT,
+    name: str = "route53",
+    *,
+    provider_type: str = "route53",
+    managed_zones: tuple[str, ...] = ("a.example", "*.b.example"),
+) -> DnsProvider:
+    return DnsProvider.connect(
+        provider_id,
+        tenant_id=tenant_id,
+        name=name,
+        provider_type=provider_type,
+        managed_zones=managed_zones,
+        config={"region": "eu-1", "nested": {"b": [1, 2], "a": None}},
+        sealed_credentials_id="sealed_1",
+        credentials_path=None,
+        now=now,
+    )
+
+
+def token(token_id: str, now: datetime, tenant_id: str = TENANT) -> Token:
+    return Token.issue(
+        token_id,
+        tenant_id=tenant_id,
+        name="edge",
+        scopes=("pki:read", "pki:export"),
+        limits=Limits(dns_names=("a.example",)),
+        expires_at=now + timedelta(days=90),
+        sealed_verifier_id="sealed_1",
+        now=now,
+    )
+
+
+def subscription(subscription_id: str, now: datetime, tenant_id: str = TENANT) -> Subscription:
+    return Subscription.subscribe(
+        subscription_id,
+        tenant_id=tenant_id,
+        identity_id="tok_1",
+        name="deploy",
+        paths=("pki/**",),
+        event_types=("certificate.issued", "order.invalid"),
+        target=WebhookTarget("https://hook.example/", "sealed_1", None),
+        now=now,
+    )
+
+
+def stored_secret(path: str, now: datetime) -> Secret:
+    return Secret.store(
+        tenant_id=TENANT, path=path, secret_type="kv", metadata={"owner": "me"}, sealed_id="sealed_1", now=now
+    )
+
+
+def placed(
+    order_id: str,
+    now: datetime,
+    certificate_id: str,
+    *dns_names: str,
+    tenant_id: str = TENANT,
+    account_id: str = "acme_account_1",
+    reason: str | None = None,
+    homeless: tuple[str, ...] = (),
+) -> Order:
+    """For `a.example` and its wildcard where nothing else is said."""
+    names = dns_names or ("a.example", "*.a.example")
+    return Order.place(
+        order_id,
+        tenant_id=tenant_id,
+        account_id=account_id,
+        certificate_id=certificate_id,
+        assignments=tuple(Assignment(name, None if name in homeless else "dns_1") for name in names),
+        challenge_type=DNS_01,
+        key_type="ec256",
+        auto_renew=True,
+        name=None,
+        profile=None,
+        preferred_chain=None,
+        renewal_reason=reason,
+        kept_key_id=None,
+        now=now,
+    )
+
+
+def at_ca(status: str) -> OrderObject:
+    return OrderObject(
+        url="https://ca.example/order/1",
+        status=status,  # type: ignore[arg-type]
+        finalize_url="https://ca.example/order/1/finalize",
+        authorization_urls=("https://ca.example/authz/1", "https://ca.example/authz/2"),
+        certificate_url="https://ca.example/cert/1" if status == "valid" else None,
+        expires_at=BEGIN + timedelta(days=365),
+    )
+
+
+def authorizations(error: Problem | None = None) -> list[AuthorizationObject]:
+    """Of `a.example` and of its wildcard."""
+    return [
+        AuthorizationObject(
+            url=f"https://ca.example/authz/{number}",
+            dns_name="a.example",
+            wildcard=wildcard,
+            status="pending",
+            challenges=(
+                ChallengeObject(DNS_01, f"https://ca.example/challenge/{number}", "pending", f"token{number}", error),
+            ),
+        )
+        for number, wildcard in ((1, False), (2, True))
+    ]
+
+
+def late(order: Order) -> UnseenRecord:
+    """A value that one server does not serve and that is not waited for any longer."""
+    return UnseenRecord("192.0.2.53:53", order.outstanding_records[0], strict=False, wait_for=timedelta())
+
+
+def version(number: int, order_id: str) -> Version:
+    return Version(
+        number=number,
+        order_id=order_id,
+        serial_number=f"0{number}",
+        fingerprint_sha256=f"{number}" * 64,
+        issuer="CN=CA",
+        key_type="ec256",
+        not_before=BEGIN.replace(microsecond=0),
+        not_after=BEGIN.replace(microsecond=0) + timedelta(days=90 * number),
+        chain_pem=LEAF + ISSUER,
+        sealed_key_id=f"sealed_{number}",
+    )
+
+
+def issued(certificate_id: str, now: datetime, order_id: str) -> Certificate:
+    return Certificate.issue(
+        certificate_id,
+        tenant_id=TENANT,
+        account_id="acme_account_1",
+        name="web",
+        dns_names=("a.example", "*.a.example"),
+        auto_renew=True,
+        version=version(1, order_id),
+        now=now,
+    )
