@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from application.ca_catalogue import CaEntry, directory_for
 from application.caller import Caller
@@ -10,12 +11,17 @@ from application.errors import CaRefused, EgressRefused
 from application.event_store import EventStore, Taken
 from application.ports import CaAccount, CertificateAuthority, Clock, ExternalAccountBinding, Ids, KeyStore
 from application.secret_value import SecretValue
-from application.x509 import new_private_key
+from application.x509 import new_private_key, require_ca_bundle
 from domain.account import Account, Environment, Offer, Profile
 from domain.errors import FieldProblem, InvalidFields, NameInUse
 from domain.order import KeyType
 
 SEALED_KIND = "account-key"
+
+
+class AccountNames(Protocol):
+    def is_account_name(self, tenant_id: str, name: str) -> bool:
+        """Whether the tenant has an account of that name."""
 
 
 class Accounts:
@@ -26,6 +32,7 @@ class Accounts:
         store: EventStore,
         keys: KeyStore,
         ca: CertificateAuthority,
+        names: AccountNames,
         catalogue: Mapping[str, CaEntry],
         thumbprint: Callable[[SecretValue], str],
         clock: Clock,
@@ -34,6 +41,7 @@ class Accounts:
         self._store = store
         self._keys = keys
         self._ca = ca
+        self._names = names
         self._catalogue = catalogue
         self._thumbprint = thumbprint
         self._clock = clock
@@ -53,7 +61,10 @@ class Accounts:
         caller: Caller,
     ) -> str:
         """The new account's id. The key is sealed before the CA sees it. Raises InvalidFields, NameInUse, Retryable."""
+        require_ca_bundle(ca_bundle_pem, "ca_bundle_pem")
         url = directory_for(self._catalogue, provider, environment, directory_url, has_binding=eab is not None)
+        if self._names.is_account_name(caller.tenant_id, name):  # before the CA is asked, or a binding is spent
+            raise NameInUse(name)
         account_id = self._ids.new(f"acme_{environment}")
         try:
             capabilities = self._ca.capabilities(url, ca_bundle_pem)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from application.urls import is_plain_url
 from domain.account import Environment
 from domain.errors import FieldProblem, InvalidFields
 
@@ -37,6 +38,10 @@ def directory_for(
     if provider == CUSTOM:
         if directory_url is None:
             raise InvalidFields(FieldProblem("directory_url", "required", "a custom CA needs its directory's URL"))
+        if not is_plain_url(directory_url, {"https"}):
+            raise InvalidFields(
+                FieldProblem("directory_url", "invalid", "an https URL without user information is needed")
+            )
         return directory_url
     if directory_url is not None:
         raise InvalidFields(FieldProblem("directory_url", "unexpected", f"{provider}'s directory is known"))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 
 import msgspec
 
 from domain.errors import Denied
-from domain.names import WILDCARD
 from domain.provenance import Provenance
 from domain.token import Limits, Scope, effective_scopes
 
@@ -42,21 +41,13 @@ class Caller(msgspec.Struct, frozen=True):
         if not self.may(scope):
             raise Denied("insufficient_scope", f"the scope {scope} is needed", scope)
 
-    def require_names(self, dns_names: tuple[str, ...]) -> None:
-        """Every name must match one of the token's globs, where it has any. Raises Denied."""
-        for name in dns_names:
-            if self.limits.dns_names and not any(_covers(glob, name) for glob in self.limits.dns_names):
-                raise Denied("access_denied", f"this token may not have certificates for {name}")
+    def require_names(self, dns_names: Sequence[str]) -> None:
+        """Raises Denied for a name outside the token's limits."""
+        forbidden = self.limits.forbidden_name(dns_names)
+        if forbidden is not None:
+            raise Denied("access_denied", f"this token may not have certificates for {forbidden}")
 
-    def sees_certificate(self, certificate_id: str) -> bool:
-        return not self.limits.certificate_ids or certificate_id in self.limits.certificate_ids
-
-    def require_certificate(self, certificate_id: str) -> None:
-        """Raises Denied."""
-        if not self.sees_certificate(certificate_id):
+    def require_certificate(self, certificate_id: str | None) -> None:
+        """Raises Denied. None stands for one that does not exist yet."""
+        if not self.limits.allow_certificate(certificate_id):
             raise Denied("access_denied", "this token is for other certificates")
-
-
-def _covers(glob: str, dns_name: str) -> bool:
-    """A wildcard stands for every label, so that it takes more than a glob that lets a single `*` through."""
-    return fnmatchcase(dns_name, glob) and (glob.startswith("*") or not dns_name.startswith(WILDCARD))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,10 +17,13 @@ from application.secret_value import SecretValue
 from application.secrets import Secrets
 from domain.dns_provider import DnsProvider, missing_zones
 from domain.errors import FieldProblem, InvalidFields, NameInUse, NotFound, ProviderVerificationFailed
-from domain.names import normalise_managed_zone
+from domain.names import base_name, normalise_dns_name, zone_covers
+from domain.provenance import DEFAULT_TENANT
+from domain.secret import is_secret_path
 
 SEALED_KIND = "dns-credentials"
 CANARY_LABEL = "_acme-canary"
+MOST_ZONES = 100
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -38,13 +41,26 @@ class Verification(msgspec.Struct, frozen=True):
     checks: Sequence[Check]
 
 
+class OtherTenants(Protocol):
+    def embedded_zones_of_others(self, tenant_id: str) -> Sequence[str]:
+        """The zones of all other tenants' embedded providers."""
+
+
 class DnsProviders:
     def __init__(
-        self, store: EventStore, keys: KeyStore, zones: DnsZones, secrets: Secrets, clock: Clock, ids: Ids
+        self,
+        store: EventStore,
+        keys: KeyStore,
+        zones: DnsZones,
+        others: OtherTenants,
+        secrets: Secrets,
+        clock: Clock,
+        ids: Ids,
     ) -> None:
         self._store = store
         self._keys = keys
         self._zones = zones
+        self._others = others
         self._secrets = secrets
         self._clock = clock
         self._ids = ids
@@ -64,12 +80,15 @@ class DnsProviders:
         """The new provider's id. Raises InvalidFields, NameInUse, and with `verify` ProviderVerificationFailed."""
         if credentials is not None and credentials_path is not None:
             raise InvalidFields(FieldProblem("credentials_path", "unexpected", "either this or credentials"))
+        if credentials_path is not None and not is_secret_path(credentials_path):
+            raise InvalidFields(FieldProblem("credentials_path", "invalid_path", "not the path of a secret"))
         provider_id = self._ids.new("dnsp")
         zones = _normalised(managed_zones)
         common_config(config)
         sealed = SecretValue(msgspec.json.encode(credentials or {}))
-        given = self._stored_credentials(caller.tenant_id, credentials_path) if credentials_path else sealed
-        connection = self._zones.connect(ProviderAccess(provider_type, zones, config, _fields(given)))
+        given = self._stored_credentials(caller.tenant_id, credentials_path) if credentials_path is not None else sealed
+        self._require_own(provider_type, zones, given, caller)
+        connection = self._connect(ProviderAccess(provider_type, zones, config, _fields(given)), credentials_path)
         held = self._list_zones(connection) if verify else None
         now = self._clock.now()
         provider = DnsProvider.connect(
@@ -80,7 +99,7 @@ class DnsProviders:
             managed_zones=zones,
             config=config,
             sealed_credentials_id=None
-            if credentials_path
+            if credentials_path is not None
             else self._keys.seal(SEALED_KIND, caller.tenant_id, provider_id, sealed),
             credentials_path=credentials_path,
             now=now,
@@ -129,10 +148,34 @@ class DnsProviders:
                 SEALED_KIND, provider.tenant_id, provider.id, provider.sealed_credentials_id or ""
             )
         access = ProviderAccess(provider.provider_type, provider.managed_zones, provider.config, _fields(credentials))
-        return self._zones.connect(access), common_config(provider.config)
+        return self._connect(access, provider.credentials_path), common_config(provider.config)
 
     def load(self, provider_id: str) -> DnsProvider:
         return self._store.load(DnsProvider, provider_id)
+
+    def _connect(self, access: ProviderAccess, credentials_path: str | None) -> DnsZone:
+        """What is wrong with a stored secret is not told field by field: the asker may not be allowed to read it."""
+        try:
+            return self._zones.connect(access)
+        except InvalidFields as refusal:
+            if credentials_path is None or not any(field.field.startswith("credentials") for field in refusal.fields):
+                raise
+            problem = FieldProblem("credentials_path", "unsuitable", "this secret does not hold such credentials")
+            raise InvalidFields(problem) from None
+
+    def _require_own(self, provider_type: str, zones: Sequence[str], credentials: SecretValue, caller: Caller) -> None:
+        """What needs no credentials proves nothing about whose it is. Raises InvalidFields."""
+        if provider_type == "embedded":
+            taken = self._others.embedded_zones_of_others(caller.tenant_id)
+            problems = [
+                FieldProblem(f"managed_zones[{index}]", "taken", "another tenant's embedded zone")
+                for index, zone in enumerate(map(base_name, zones))
+                if any(zone_covers(zone, other) or zone_covers(other, zone) for other in taken)
+            ]
+            if problems:
+                raise InvalidFields(*problems)
+        if provider_type == "route53" and not _fields(credentials) and caller.tenant_id != DEFAULT_TENANT:
+            raise InvalidFields(FieldProblem("credentials", "required", "the host's role is the first tenant's alone"))
 
     def _stored_credentials(self, tenant_id: str, path: str) -> SecretValue:
         try:
@@ -163,19 +206,24 @@ def reason_of(failure: Failure) -> str:
 def _write_test(zone: DnsZone, managed_zone: str) -> Check:
     value = TxtValue(f"{CANARY_LABEL}.{managed_zone.removeprefix('*.')}", secrets.token_urlsafe(32))
     try:
-        zone.add([value])
-        zone.remove([value])
+        try:
+            zone.add([value])
+        finally:  # a write may have happened although its answer was lost
+            zone.remove([value])
     except Failure as failure:
-        return Check(f"write_test {managed_zone}", ok=False, detail=failure.detail)
+        detail = f"{failure.detail} (a value may be left at {value.record_name})"
+        return Check(f"write_test {managed_zone}", ok=False, detail=detail)
     return Check(f"write_test {managed_zone}", ok=True, detail=f"wrote and removed a value at {value.record_name}")
 
 
 def _normalised(managed_zones: Sequence[str]) -> tuple[str, ...]:
+    if len(managed_zones) > MOST_ZONES:
+        raise InvalidFields(FieldProblem("managed_zones", "too_many", f"at most {MOST_ZONES} zones"))
     problems = []
     zones: dict[str, None] = {}
     for index, text in enumerate(managed_zones):
         try:
-            zones[normalise_managed_zone(text)] = None
+            zones[normalise_dns_name(text)] = None
         except ValueError as problem:
             problems.append(FieldProblem(f"managed_zones[{index}]", "invalid_name", str(problem)))
     if not managed_zones:

@@ -3,6 +3,7 @@
 Failure
 ├── Retryable(retry_after_seconds)      worth trying again, the same way, later
 │   ├── CaUnavailable                   no answer, 5xx, or an answer that is no ACME
+│   │   └── CaTimedOut                  no answer in time
 │   ├── CaThrottled(problem)            429 or `rateLimited`
 │   ├── ZoneThrottled                   the DNS provider asks for patience
 │   ├── ZoneUnreachable                 the DNS provider gave no usable answer
@@ -42,6 +43,9 @@ class Retryable(Failure):
 
 
 class CaUnavailable(Retryable): ...
+
+
+class CaTimedOut(CaUnavailable): ...
 
 
 class CaThrottled(Retryable):

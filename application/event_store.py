@@ -31,13 +31,15 @@ class Taken(Exception):
         self.what = what
 
 
-class Append(msgspec.Struct, frozen=True):
-    """What the recorder is given beside the stored events, as the keyword argument `append` of `insert_events`."""
+class Append(msgspec.Struct):
+    """What the recorder is given beside the stored events, as the keyword argument `append` of `insert_events`. It
+    answers with `still_held`: whether the claim goes on to the next step, which is due already."""
 
     events: Sequence[DomainEvent]
     todo: Sequence[TodoItem]
     by: Provenance
     claim: Claim | None
+    still_held: bool = False
 
 
 class InlineView(Protocol):
@@ -86,26 +88,28 @@ class EventStore(Application[str]):
             raise NotFound(aggregate_class.TOPIC, subject_id)  # type: ignore[attr-defined]
         return aggregate
 
-    def record(self, *subjects: BaseAggregate[str] | DomainEvent, by: Provenance, claim: Claim | None = None) -> None:
+    def record(self, *subjects: BaseAggregate[str] | DomainEvent, by: Provenance, claim: Claim | None = None) -> bool:
         """Appends what is pending in the aggregates, and the single events given, all or nothing.
 
-        Raises VersionConflict, Taken, StoreUnavailable, and LeaseLost where `claim` is no longer held. Then everything
-        is still pending."""
+        Says whether `claim` is held for another step, which is due already. Raises VersionConflict, Taken,
+        StoreUnavailable, and LeaseLost where `claim` is no longer held. Then everything is still pending."""
         events = list(_pending(subjects))
         if not events:
-            return
+            return False
         todo = [
             self._decisions[type(subject)].item(subject)
             for subject in subjects
             if isinstance(subject, BaseAggregate) and type(subject) in self._decisions
         ]
         try:
-            self.save(*events, append=Append(events, todo, by, claim))
+            append = Append(events, todo, by, claim)
+            self.save(*events, append=append)
         except RecordConflictError:
             raise VersionConflict from None
         for subject in subjects:
             if isinstance(subject, BaseAggregate):
                 subject.collect_events()
+        return append.still_held
 
 
 def _pending(subjects: Sequence[BaseAggregate[str] | DomainEvent]) -> Iterator[DomainEvent]:

@@ -11,12 +11,14 @@ from application.ports import Clock, Ids, PublicSuffixes
 from application.process.todo import Claim
 from domain.account import Account
 from domain.certificate import Certificate
-from domain.challenge import DNS_01
+from domain.challenge import DNS_01, LONGEST_NAME
 from domain.dns_provider import DnsProvider, ManagedZones, provider_for
-from domain.errors import FieldProblem, InvalidFields, OrderInProgress
-from domain.names import names_for_certificate
+from domain.errors import FieldProblem, InvalidFields, OrderInProgress, VersionConflict
+from domain.names import base_name, names_for_certificate
 from domain.order import Assignment, KeyType, Order
 from domain.provenance import Provenance
+
+MOST_LOOKS = 3
 
 
 class Directory(Protocol):
@@ -92,7 +94,7 @@ class Orders:
             tenant_id=certificate.tenant_id,
             account_id=certificate.account_id,
             certificate_id=certificate.id,
-            assignments=self._assign(certificate.tenant_id, certificate.dns_names, None),
+            assignments=self._assign(certificate.tenant_id, certificate.dns_names, first.provider_of_first_name),
             challenge_type=first.challenge_type,
             key_type=certificate.current.key_type,
             auto_renew=certificate.auto_renew,
@@ -121,15 +123,17 @@ class Orders:
         return tuple(Assignment(name, provider_for(name, providers, preferred_id)) for name in dns_names)
 
     def _record_or_join(self, order: Order, by: Provenance) -> tuple[str, bool]:
-        try:
-            record_order(self._store, order, by)
-        except Taken:
-            running = self._directory.running_order(order.account_id, order.dns_names)
-            if running is None:  # it ended between the two looks
+        """Raises VersionConflict when orders for the same names come and go faster than we can look."""
+        for _ in range(MOST_LOOKS):
+            try:
                 record_order(self._store, order, by)
+            except Taken:
+                running = self._directory.running_order(order.account_id, order.dns_names)
+                if running is not None:
+                    return running, False
             else:
-                return running, False
-        return order.id, True
+                return order.id, True
+        raise VersionConflict
 
 
 def record_order(
@@ -138,18 +142,25 @@ def record_order(
     by: Provenance,
     claim: Claim | None = None,
     companions: Sequence[Certificate] = (),
-) -> None:
+) -> bool:
     """Records the order with its companions, and with a renewal that failed the failure at its certificate, in one
-    transaction."""
+    transaction. Says whether the claim is held for another step."""
     failures = [event for event in order.pending_events if isinstance(event, Order.Failed)]
     if failures and order.is_renewal:
         certificate = store.load(Certificate, order.certificate_id)
         certificate.renewal_failed(order.id, failures[0].error, failures[0].timestamp)
         companions = [certificate]
-    store.record(order, *companions, by=by, claim=claim)
+    return store.record(order, *companions, by=by, claim=claim)
 
 
 def _require_challenge_type(challenge_type: str, dns_names: Sequence[str]) -> None:
+    problems = [
+        FieldProblem(f"domains[{index}]", "too_long", f"dns-01 takes names of at most {LONGEST_NAME} characters")
+        for index, name in enumerate(dns_names)
+        if len(base_name(name)) > LONGEST_NAME
+    ]
+    if problems:
+        raise InvalidFields(*problems)
     if challenge_type != DNS_01:
         wildcard = any(name.startswith("*.") for name in dns_names)
         reason = "a wildcard needs dns-01" if wildcard else "only dns-01 is there yet"

@@ -20,7 +20,7 @@ HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]@]+)):([0-9]{1,5
 class CommonConfig(msgspec.Struct, frozen=True):
     """`propagation`: `strict` waits until all servers answer, `advisory` goes on after the limit, `skip` asks nobody.
 
-    `nameservers` (`host:port`) are asked instead of the zone's own."""
+    `nameservers` (`host:port`) are asked instead of the zone's own. The embedded provider has a TTL of its own."""
 
     ttl_seconds: int
     propagation: Propagation

@@ -59,6 +59,9 @@ class Secrets:
 
     def open(self, tenant_id: str, path: str, version: int | None = None) -> tuple[Secret, SecretVersion, SecretValue]:
         """For the service's own use: nobody is shown it. Raises NotFound."""
-        secret = self._store.load(Secret, secret_id(tenant_id, path), tenant_id)
+        try:
+            secret = self._store.load(Secret, secret_id(tenant_id, path), tenant_id)
+        except NotFound:
+            raise NotFound("secret", path) from None
         found = secret.version_numbered(version)
         return secret, found, self._keys.open(SEALED_KIND, tenant_id, secret.id, found.sealed_id)

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from application.secret_value import SecretValue
+from domain.errors import FieldProblem, InvalidFields
 from domain.order import KeyType
 
 UNREADABLE = (
@@ -60,6 +61,15 @@ def new_csr_der(key_pem: SecretValue, dns_names: Sequence[str]) -> bytes:
     names = x509.SubjectAlternativeName([x509.DNSName(name) for name in dns_names])
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(names, critical=True)
     return request.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def require_ca_bundle(ca_bundle_pem: str | None, field: str) -> None:
+    """Raises InvalidFields naming the field unless it is PEM with certificates, or None."""
+    try:
+        if ca_bundle_pem is not None:
+            x509.load_pem_x509_certificates(ca_bundle_pem.encode("ascii"))
+    except ValueError:
+        raise InvalidFields(FieldProblem(field, "invalid", "PEM with certificates is needed")) from None
 
 
 def read_chain(chain_pem: str, csr_der: bytes, dns_names: Sequence[str]) -> LeafFacts:

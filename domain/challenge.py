@@ -9,6 +9,9 @@ DNS_01 = "dns-01"
 CHALLENGE_LABEL = "_acme-challenge"
 
 
+LONGEST_NAME = 253 - len(CHALLENGE_LABEL) - 1  # so that the record's name is a DNS name too (RFC 1035 §2.3.4)
+
+
 def dns01_record_name(dns_name: str) -> str:
     """Where the TXT value goes. `dns_name` is without a wildcard's `*.`."""
     return f"{CHALLENGE_LABEL}.{dns_name}"

@@ -7,12 +7,10 @@ Refusal
 │   ├── NameInUse(name)
 │   ├── OrderInProgress(order_id)
 │   ├── VersionConflict                   somebody else changed the same thing meanwhile
-│   ├── PrivateKeyNotStored
-│   └── CertificateNotActive(status)
+│   └── PrivateKeyNotStored
 ├── OrderAlreadyEnded(order_id)
 ├── ProviderVerificationFailed(reason)
-├── CaRateLimited(retry_after_seconds)
-├── NameNotAllowed(dns_name)              outside the token's limits
+├── Denied(code, required)                a good token, but not for this
 └── SealBroken                            sealed material that does not open
 """
 
@@ -74,12 +72,6 @@ class PrivateKeyNotStored(Conflict):
         super().__init__(f"the private key of {certificate_id} version {version} was never here")
 
 
-class CertificateNotActive(Conflict):
-    def __init__(self, certificate_id: str, status: str) -> None:
-        super().__init__(f"certificate {certificate_id} is {status}")
-        self.status = status
-
-
 class OrderAlreadyEnded(Refusal):
     def __init__(self, order_id: str) -> None:
         super().__init__(f"order {order_id} has ended")
@@ -93,12 +85,6 @@ class ProviderVerificationFailed(Refusal):
         super().__init__(f"the provider could not be verified: {detail}")
         self.reason = reason
         self.detail = detail
-
-
-class CaRateLimited(Refusal):
-    def __init__(self, detail: str, retry_after_seconds: int) -> None:
-        super().__init__(detail)
-        self.retry_after_seconds = retry_after_seconds
 
 
 class Denied(Refusal):

@@ -43,6 +43,8 @@ def base_name(dns_name: str) -> str:
 
 def names_for_certificate(texts: Sequence[str], is_public_suffix: Callable[[str], bool]) -> tuple[str, ...]:
     """Normalised, without repetition, in the order given. Raises InvalidFields naming each wrong `domains[i]`."""
+    if len(texts) > MOST_NAMES:
+        raise InvalidFields(FieldProblem("domains", "too_many", f"at most {MOST_NAMES} names fit in one certificate"))
     problems: list[FieldProblem] = []
     names: dict[str, None] = {}
     for index, text in enumerate(texts):
@@ -56,16 +58,9 @@ def names_for_certificate(texts: Sequence[str], is_public_suffix: Callable[[str]
         names[name] = None
     if not texts:
         problems.append(FieldProblem("domains", "required", "at least one name is needed"))
-    if len(names) > MOST_NAMES:
-        problems.append(FieldProblem("domains", "too_many", f"at most {MOST_NAMES} names fit in one certificate"))
     if problems:
         raise InvalidFields(*problems)
     return tuple(names)
-
-
-def normalise_managed_zone(text: str) -> str:
-    """A zone pattern: `acme.example`, or `*.acme.example` for what lies below it. Raises ValueError."""
-    return normalise_dns_name(text)
 
 
 def zone_covers(managed_zone: str, dns_name: str) -> bool:

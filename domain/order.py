@@ -14,7 +14,7 @@ from eventsourcing.domain import BaseAggregate
 
 from domain.acme import AuthorizationObject, ChallengeStatus, OrderObject, Problem
 from domain.challenge import dns01_record_name, dns01_record_value
-from domain.errors import OrderAlreadyEnded
+from domain.errors import OrderAlreadyEnded, OrderInProgress
 from domain.event import DomainEvent, InitialEvent
 from domain.names import base_name
 
@@ -365,6 +365,10 @@ class Order(BaseAggregate[str]):
         return tuple(assignment.dns_name for assignment in self.assignments)
 
     @property
+    def provider_of_first_name(self) -> str | None:
+        return self.assignments[0].dns_provider_id
+
+    @property
     def is_renewal(self) -> bool:
         return self.renewal_reason is not None
 
@@ -489,6 +493,11 @@ class Order(BaseAggregate[str]):
         )
 
     def cancel(self, now: datetime) -> None:
+        """Raises OrderAlreadyEnded, and OrderInProgress from the moment on at which the CA may issue at any time: a
+        certificate that nobody records would be lost."""
+        self._refuse_if_ended()
+        if self.is_ready or self.is_finalized:
+            raise OrderInProgress(self.id)
         self.fail(OrderError("cancelled", "cancelled on request"), now)
 
     def refused_by_ca(self, problem: Problem, now: datetime) -> None:
@@ -502,12 +511,14 @@ class Order(BaseAggregate[str]):
         error: OrderError | None = None,
         at_most_until: datetime | None = None,
     ) -> None:
-        """Not now. Each wait in a row is twice as long as the one before, never shorter than asked for; an order
-        that has come to its end in waiting fails with the last error."""
+        """Not now. Each wait in a row is twice as long as the one before, never shorter than asked for, and no longer
+        than to `at_most_until`. An order that has come to its end in waiting fails with the last error; a renewal that a
+        rate limit holds back waits on."""
         back_off = min(LONGEST_WAIT, timedelta(seconds=0.5 * 2 ** min(self.setbacks, 16)))
         until = now + max(back_off, timedelta(seconds=at_least_seconds or 0))
         until = min(until, at_most_until or until)
-        if self.ended is None and until >= self.give_up_at:
+        is_held_back = self.is_renewal and error is not None and error.code == "backend_rate_limited"
+        if self.ended is None and until >= self.give_up_at and not is_held_back:
             expired = OrderError("order_expired", "the order was not fulfilled in time")
             self.fail(error or expired, now)
         else:

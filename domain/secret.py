@@ -31,6 +31,8 @@ def secret_id(tenant_id: str, path: str) -> str:
 @dataclass(frozen=True)
 class SecretVersion:
     number: int
+    secret_type: SecretType
+    metadata: dict[str, Any]
     sealed_id: str
     written_at: datetime
 
@@ -57,9 +59,8 @@ class Secret(BaseAggregate[str]):
         sealed_id: str
 
         def apply(self, aggregate: Secret) -> None:
-            aggregate.secret_type = self.secret_type
-            aggregate.metadata = self.metadata
-            aggregate.versions = (*aggregate.versions, SecretVersion(self.number, self.sealed_id, self.timestamp))
+            version = SecretVersion(self.number, self.secret_type, self.metadata, self.sealed_id, self.timestamp)
+            aggregate.versions = (*aggregate.versions, version)
 
     def __init__(
         self,
@@ -72,9 +73,7 @@ class Secret(BaseAggregate[str]):
     ) -> None:
         self.tenant_id = tenant_id
         self.path = path
-        self.secret_type = secret_type
-        self.metadata = metadata
-        self.versions: tuple[SecretVersion, ...] = (SecretVersion(1, sealed_id, timestamp),)
+        self.versions: tuple[SecretVersion, ...] = (SecretVersion(1, secret_type, metadata, sealed_id, timestamp),)
 
     @classmethod
     def store(

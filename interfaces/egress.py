@@ -26,6 +26,7 @@ MAX_RESPONSE_BYTES = 1024 * 1024
 _MAX_CONNECTIONS = 100
 _MAX_IDLE_CONNECTIONS = 20
 _IDLE_SECONDS = 20.0
+_LARGEST_PORT = 65535
 
 
 def host_addresses(host: str, port: int) -> Sequence[str]:
@@ -49,6 +50,8 @@ class Egress:
     def addresses(self, host: str, port: int, *, only_allowed: bool = False) -> Sequence[str]:
         """The addresses of a host in any spelling, all of them fit to be dialled. With `only_allowed` each must lie in
         an allowed network. One unfit answer spoils all. Raises EgressRefused, ResolverFailed."""
+        if not 0 < port <= _LARGEST_PORT:
+            raise EgressRefused(f"{port} is no port")
         addresses = list(dict.fromkeys(self._resolve(host, port)))
         if not addresses:
             raise ResolverFailed(f"{host!r} has no address")
@@ -71,7 +74,10 @@ class Egress:
         """A client with kept-alive connections, for many threads. Nothing of the environment influences it; it follows
         no redirects and keeps no cookies. `timeout_seconds` is for a whole exchange, from the name to the last byte.
         `ca_bundle_pem` replaces the public roots. Its requests raise EgressRefused, ResolverFailed, httpx.HTTPError."""
-        context = self._public_roots if ca_bundle_pem is None else _trusting_only(ca_bundle_pem)
+        try:
+            context = self._public_roots if ca_bundle_pem is None else _trusting_only(ca_bundle_pem)
+        except ValueError as error:
+            raise EgressRefused(str(error)) from error
 
         def transport(*, only_allowed: bool) -> _GuardedTransport:
             return _GuardedTransport(_GuardedBackend(self, only_allowed), context, timeout_seconds, max_response_bytes)
@@ -95,12 +101,17 @@ class Egress:
         return httpx.create_ssl_context(trust_env=False)
 
 
+def check_ca_bundle(ca_bundle_pem: str) -> None:
+    """Raises ValueError for what `Egress.client` would refuse."""
+    _trusting_only(ca_bundle_pem)
+
+
 def _trusting_only(ca_bundle_pem: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cadata=ca_bundle_pem)
-    except (ssl.SSLError, ValueError) as error:
-        raise EgressRefused("the CA bundle is no PEM with certificates") from error
+    except (ssl.SSLError, TypeError, ValueError) as error:  # TypeError: other characters than ASCII
+        raise ValueError("the CA bundle is no PEM with certificates") from error
     return context
 
 

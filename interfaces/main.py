@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from threading import BoundedSemaphore
 
 from eventsourcing.domain import BaseAggregate
 
@@ -14,6 +17,7 @@ from application.accounts import Accounts
 from application.ca_catalogue import load_catalogue
 from application.certificates import Certificates
 from application.dns_providers import DnsProviders
+from application.errors import StoreUnavailable
 from application.event_store import EventStore
 from application.mapper import EventMapper
 from application.orders import Orders
@@ -43,7 +47,7 @@ from interfaces.http.services import Services
 from interfaces.http.system import VERSION
 from interfaces.logs import set_up_logs
 from interfaces.parts import Parts
-from interfaces.postgres.embedded import EmbeddedPostgres
+from interfaces.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresFailure
 from interfaces.postgres.embedded_values import EmbeddedZones, PostgresEmbeddedValues
 from interfaces.postgres.locks import PostgresLocks
 from interfaces.postgres.migrate import is_migrated, migrate
@@ -57,6 +61,7 @@ from interfaces.sealing.master_keys import MasterKey, make_master_key_file, read
 from interfaces.settings import EXIT_CODE, BadSetting, Settings, settings_from
 from interfaces.webhooks.sender import HttpWebhookSender
 from interfaces.webhooks.signature import signed_headers
+from projections import accounts as account_view
 from projections import dns_providers as provider_view
 from projections import orders as order_view
 from projections import subscriptions as subscription_view
@@ -64,7 +69,12 @@ from projections.audit_log import AUDIT_LOG
 from projections.catch_up import catch_up
 from projections.views import FOLLOWING, INLINE
 
-CONNECTIONS_BESIDE_STEPS = 16
+CONNECTIONS_BESIDE_STEPS = 24
+FRONT_THREADS = 8
+OUTSIDE_CALLS = 8
+INTERACTIVE_SECONDS = 20.0
+STAYING = ("serve", "api", "worker")
+FAILED, INTERRUPTED = 1, 130
 DECISIONS: Mapping[type[BaseAggregate[str]], Decision] = {Order: issuance.DECISION, Delivery: delivery.DECISION}
 
 
@@ -73,14 +83,28 @@ def main() -> int:
     wanted = arguments(sys.argv[1:])
     if wanted.command == "demo":
         return run_demo()
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # both unwind what was put together so far
     try:
         settings = settings_from(os.environ)
         set_up_logs(settings)
         with assemble(settings) as parts:
-            return run_command(wanted, parts)
+            code = run_command(wanted, parts)
     except BadSetting as problem:
-        print(f"scaivault: {problem}", file=sys.stderr)  # noqa: T201
-        return EXIT_CODE
+        code = _complain(problem, EXIT_CODE)
+    except (StoreUnavailable, EmbeddedPostgresFailure, OSError) as problem:
+        code = _complain(problem, FAILED)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if wanted.command in STAYING:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # threads that were left behind are not waited for
+    return code
+
+
+def _complain(problem: Exception, code: int) -> int:
+    print(f"scaivault: {problem}", file=sys.stderr)  # noqa: T201
+    return code
 
 
 class ReadModels:
@@ -94,6 +118,15 @@ class ReadModels:
 
     def running_order(self, account_id: str, dns_names: Sequence[str]) -> str | None:
         return order_view.running_order(self._pool, account_id, dns_names)
+
+    def is_account_name(self, tenant_id: str, name: str) -> bool:
+        return account_view.is_name_taken(self._pool, tenant_id, name)
+
+    def embedded_zones_of_others(self, tenant_id: str) -> Sequence[str]:
+        return provider_view.embedded_zones(self._pool, except_tenant=tenant_id)
+
+    def is_shown_for_another(self, order_id: str, record_value: str) -> bool:
+        return order_view.is_shown_for_another(self._pool, order_id, record_value)
 
     def embedded_zones(self) -> Sequence[str]:
         return provider_view.embedded_zones(self._pool)
@@ -116,10 +149,15 @@ def assemble(settings: Settings) -> Iterator[Parts]:
         store = EventStore(history, DECISIONS)
         views = ReadModels(pool)
         keys = PostgresKeyStore(pool, Sealer(_master_key(settings), settings.previous_master_keys), ids)
+        if is_migrated(pool):
+            _require_all_master_keys(keys)
 
         egress = Egress(settings.egress_allow)
         ca = AcmeClient(egress, f"ScaiVault/{VERSION}")
         stack.callback(ca.close)
+        registrar = AcmeClient(egress, f"ScaiVault/{VERSION}", INTERACTIVE_SECONDS)  # somebody waits for its answers
+        stack.callback(registrar.close)
+        front = stack.enter_context(ThreadPoolExecutor(FRONT_THREADS, thread_name_prefix="front"))
         sender = HttpWebhookSender(egress)
         stack.callback(sender.close)
         embedded_values = PostgresEmbeddedValues(pool)
@@ -128,8 +166,8 @@ def assemble(settings: Settings) -> Iterator[Parts]:
 
         secrets = Secrets(store, keys, clock, ids)
         tokens = Tokens(store, keys, clock, ids)
-        providers = DnsProviders(store, keys, zones, secrets, clock, ids)
-        accounts = Accounts(store, keys, ca, load_catalogue(), thumbprint, clock, ids)
+        providers = DnsProviders(store, keys, zones, views, secrets, clock, ids)
+        accounts = Accounts(store, keys, registrar, views, load_catalogue(), thumbprint, clock, ids)
         yield Parts(
             settings=settings,
             conninfo=conninfo,
@@ -139,7 +177,7 @@ def assemble(settings: Settings) -> Iterator[Parts]:
             todo=PostgresTodoList(pool),
             decisions=DECISIONS,
             processes={
-                issuance.NAME: Issuance(store, history, keys, accounts, ca, providers, resolver, clock),
+                issuance.NAME: Issuance(store, history, keys, accounts, ca, providers, resolver, views, clock),
                 delivery.NAME: Deliveries(store, history, keys, sender, signed_headers, random.random, clock),
             },
             followers=[*FOLLOWING, FanOut(store, views.listeners)],
@@ -156,10 +194,21 @@ def assemble(settings: Settings) -> Iterator[Parts]:
                 subscriptions=Subscriptions(store, keys, clock, ids),
                 clock=clock,
                 ids=ids,
+                front=front,
+                outside=BoundedSemaphore(OUTSIDE_CALLS),
                 catch_up_audit=lambda: catch_up(pool, AUDIT_LOG, history.read),
                 is_ready=lambda: None if is_migrated(pool) else "the database is not migrated: run scaivault migrate",
             ),
             dns=_responder(settings, embedded_values, EmbeddedZones(views.embedded_zones)),
+        )
+
+
+def _require_all_master_keys(keys: PostgresKeyStore) -> None:
+    missing = keys.missing_master_keys()
+    if missing:
+        raise BadSetting(
+            "SCAIVAULT_PREVIOUS_MASTER_KEYS",
+            f"values are sealed under master keys that are missing: {', '.join(missing)}",
         )
 
 

@@ -172,7 +172,7 @@ def _future_folder(text: str) -> Path:
 def _hosts_and_ports(text: str) -> Sequence[str]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     for part in parts:
-        host_and_port(part)
+        ip_address(host_and_port(part)[0])
     return parts
 
 

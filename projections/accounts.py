@@ -9,7 +9,7 @@ import msgspec
 
 from domain.account import Account
 from domain.provenance import Recorded
-from projections.documents import Column, DocumentView
+from projections.documents import Column, DocumentView, Pool
 from projections.times import whole_seconds
 
 
@@ -66,3 +66,9 @@ ACCOUNTS = DocumentView(
     columns={"name": Column("text NOT NULL", lambda account: account.name)},
     indexes=["CREATE UNIQUE INDEX accounts_name ON accounts (tenant_id, name)"],
 )
+
+
+def is_name_taken(pool: Pool, tenant_id: str, name: str) -> bool:
+    with pool.connection() as connection:
+        found = connection.execute("SELECT FROM accounts WHERE tenant_id = %s AND name = %s", [tenant_id, name])
+        return found.fetchone() is not None

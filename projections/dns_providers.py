@@ -83,11 +83,12 @@ def managed_zones(pool: Pool, tenant_id: str) -> Sequence[ManagedZones]:
     ]
 
 
-def embedded_zones(pool: Pool) -> Sequence[str]:
-    """The zones of every tenant's embedded providers: what the service's own name server is asked about."""
+def embedded_zones(pool: Pool, except_tenant: str = "") -> Sequence[str]:
+    """The zones of the embedded providers of every tenant but one: what the service's own name server is asked about."""
     with pool.connection() as connection:
         rows = connection.execute(
-            "SELECT document::text FROM dns_providers WHERE provider_type = 'embedded'"
+            "SELECT document::text FROM dns_providers WHERE provider_type = 'embedded' AND tenant_id <> %s",
+            [except_tenant],
         ).fetchall()
     providers = [msgspec.json.decode(document, type=DnsProviderView) for (document,) in rows]
     return [zone.removeprefix("*.") for provider in providers if provider.is_active for zone in provider.managed_zones]

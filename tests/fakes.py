@@ -118,6 +118,7 @@ class MemoryStore(ApplicationRecorder):
             self._stored.extend((stored, append.by) for stored in stored_events)
             for item in append.todo:
                 self._write(item, append.claim)
+            append.still_held = append.claim is not None and self._is_held(append.claim)
         return range(first, first + len(stored_events))
 
     def select_events(

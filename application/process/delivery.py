@@ -124,13 +124,19 @@ class Deliveries:
     def perform(self, claim: Claim) -> None:
         delivery = self._store.load(Delivery, claim.subject)
         step = next_step(delivery)
-        if step is None or step.due_at > self._clock.now():
+        if step is None:
             return
         origin = self._history.origin(delivery.id)
         with logged_step(step, delivery_id=delivery.id, request_id=origin.request_id):
             by = of_process(NAME, origin, delivery.id, delivery.version)
             self._attempt(delivery)
             self._store.record(delivery, by=by, claim=claim)
+
+    def give_up(self, claim: Claim) -> None:
+        delivery = self._store.load(Delivery, claim.subject)
+        by = of_process(NAME, self._history.origin(delivery.id), delivery.id, delivery.version)
+        delivery.attempt_failed(None, "the service failed at this delivery", None, self._chance(), self._clock.now())
+        self._store.record(delivery, by=by, claim=claim)
 
     def _attempt(self, delivery: Delivery) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from application.accounts import Accounts
 from application.certificates import SEALED_KIND
@@ -35,7 +36,7 @@ from application.provider_config import CommonConfig
 from application.x509 import CertificateRejected, new_csr_der, new_private_key, read_chain
 from domain.acme import OrderObject
 from domain.certificate import Certificate, Version
-from domain.errors import InvalidFields, NotFound, Refusal
+from domain.errors import InvalidFields, NotFound, Refusal, SealBroken
 from domain.order import Order, OrderError, OrderErrorCode, Record, UnseenRecord
 from domain.provenance import Provenance, of_process
 
@@ -106,6 +107,11 @@ def _next_for_challenges(order: Order) -> Step:
 DECISION = Decision(NAME, next_step)
 
 
+class OtherOrders(Protocol):
+    def is_shown_for_another(self, order_id: str, record_value: str) -> bool:
+        """Whether another order in progress has the same TXT value to show."""
+
+
 class Issuance:
     name = NAME
 
@@ -118,6 +124,7 @@ class Issuance:
         ca: CertificateAuthority,
         providers: DnsProviders,
         resolver: Resolver,
+        others: OtherOrders,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -127,30 +134,42 @@ class Issuance:
         self._ca = ca
         self._providers = providers
         self._resolver = resolver
+        self._others = others
         self._clock = clock
 
     def perform(self, claim: Claim) -> None:
-        """Steps of one order in a row, for as long as the next one is due. Raises what makes a report impossible:
-        LeaseLost, VersionConflict, StoreUnavailable."""
+        """Steps of one order in a row, for as long as the claim is held. Raises what makes a report impossible:
+        LeaseLost, VersionConflict, StoreUnavailable, SealBroken."""
         order = self._store.load(Order, claim.subject)
         origin = self._history.origin(order.id)
-        again = claim.attempts > 1
-        while (step := next_step(order)) is not None and step.due_at <= self._clock.now():
+        first, is_held = True, True
+        while is_held and (step := next_step(order)) is not None:
             with logged_step(step, order_id=order.id, request_id=origin.request_id):
                 by = of_process(NAME, origin, order.id, order.version)
-                self._perform_step(step, order, by, claim, again=again or order.setbacks > 0)
-            again = False
+                # Before its first step a worker cannot know what another one, or a crash, left undone.
+                is_held = self._perform_step(step, order, by, claim, again=first or order.setbacks > 0)
+            first = False
 
-    def _perform_step(self, step: Step, order: Order, by: Provenance, claim: Claim, *, again: bool) -> None:
+    def give_up(self, claim: Claim) -> None:
+        """An order that has ended is cleaned up for as long as it takes."""
+        order = self._store.load(Order, claim.subject)
+        if order.ended is None:
+            by = of_process(NAME, self._history.origin(order.id), order.id, order.version)
+            order.fail(
+                OrderError("backend_error", "the service failed at this order again and again"), self._clock.now()
+            )
+            record_order(self._store, order, by, claim)
+
+    def _perform_step(self, step: Step, order: Order, by: Provenance, claim: Claim, *, again: bool) -> bool:
         try:
             companions = self._do(step, order, again=again)
-        except StoreUnavailable:
+        except (StoreUnavailable, SealBroken):  # ours to mend: the order waits
             raise
         except (Failure, Refusal) as problem:
             self._report_failure(order, step, problem)
             companions = ()
         try:
-            record_order(self._store, order, by, claim, companions)
+            return record_order(self._store, order, by, claim, companions)
         except LeaseLost:
             if isinstance(step, PublishRecords):
                 self._take_back(order)
@@ -217,9 +236,12 @@ class Issuance:
 
     def _check_propagation(self, order: Order) -> None:
         unseen: list[UnseenRecord] = []
-        for _, config, records in self._zones_of(order.outstanding_records):
+        for zone, config, records in self._zones_of(order.outstanding_records):
             if config.propagation != "skip":
-                unseen += self._unseen(records, config, order.published_at or self._clock.now())
+                late = self._unseen(records, config, order.published_at or self._clock.now())
+                if late and order.setbacks == REPUBLISH_AFTER:  # somebody may have removed them
+                    zone.add(sorted({TxtValue(each.record.name, each.record.value) for each in late}))
+                unseen += late
         order.observe_propagation(unseen, self._clock.now())
 
     def _unseen(self, records: Sequence[Record], config: CommonConfig, since: datetime) -> Sequence[UnseenRecord]:
@@ -340,7 +362,7 @@ class Issuance:
         for provider_id, records in _by_provider(order.outstanding_records).items():
             try:
                 zone, _ = self._providers.reach(self._providers.load(provider_id))
-                zone.remove([TxtValue(record.name, record.value) for record in records])
+                zone.remove([TxtValue(record.name, record.value) for record in self._only_ours(order, records)])
             except (Failure, Refusal) as failure:
                 failures.append(failure)
                 continue
@@ -349,6 +371,11 @@ class Issuance:
                 order.record_removed(record, now)
         if failures:
             raise failures[0]
+
+    def _only_ours(self, order: Order, records: Sequence[Record]) -> Sequence[Record]:
+        """Without values that another order shows now: a CA that gives an unfinished order out again gives the same
+        tokens again, and then the other order removes them."""
+        return [record for record in records if not self._others.is_shown_for_another(order.id, record.value)]
 
     def _zones_of(self, records: Sequence[Record]) -> Sequence[tuple[DnsZone, CommonConfig, Sequence[Record]]]:
         """The zones of each provider and the records that they hold."""
@@ -383,6 +410,7 @@ class Issuance:
 
 
 LONG_WAIT = timedelta(minutes=1)
+REPUBLISH_AFTER = 3
 MOST_DOWNLOADS = 5  # a chain that is no chain comes as an answer that is no ACME, and no number of tries mends it
 
 

@@ -80,6 +80,9 @@ class Process(Protocol):
     def perform(self, claim: Claim) -> None:
         """Does what is due for the claim's subject. May be called again for the same step after a crash."""
 
+    def give_up(self, claim: Claim) -> None:
+        """Records the end of what has crashed again and again: giving up is an event."""
+
 
 class Decision(msgspec.Struct, frozen=True):
     """The deciding half of a process manager, as the event store needs it."""

@@ -21,6 +21,7 @@ HEARTBEAT_SECONDS = 5.0
 LONGEST_IDLE_SECONDS = 1.0  # a notification may be lost with its connection
 CRASHED_RETRY = timedelta(seconds=2)
 LONGEST_CRASHED_RETRY = timedelta(minutes=5)
+MOST_CRASHES = 20  # by then more than an hour has gone by, and a fault of ours will not mend itself
 
 log = structlog.get_logger()
 
@@ -76,6 +77,14 @@ class Worker:
         return min(LONGEST_IDLE_SECONDS, max(0.01, due_in.total_seconds()))
 
     def _work(self, claim: Claim) -> None:
+        retry_in = LONGEST_CRASHED_RETRY
+        try:
+            retry_in = self._perform(claim)
+        finally:  # also when not even the log can be written: a claim that is held for nothing is never given up
+            self._give_back(claim, retry_in)
+
+    def _perform(self, claim: Claim) -> timedelta:
+        """After how long the row may be claimed again, if it is still there."""
         started = monotonic()
         outcome, retry_in = "done", timedelta()
         with structlog.contextvars.bound_contextvars(process=claim.process, subject=claim.subject):
@@ -92,9 +101,11 @@ class Worker:
                 outcome = "crashed"
                 retry_in = min(LONGEST_CRASHED_RETRY, CRASHED_RETRY * 2 ** min(claim.attempts, 8))
                 log.exception("step_crashed", attempts=claim.attempts)
+                if claim.attempts >= MOST_CRASHES:
+                    self._processes[claim.process].give_up(claim)
             duration_ms = round((monotonic() - started) * 1000)
             log.debug("claim_worked_off", outcome=outcome, attempts=claim.attempts, duration_ms=duration_ms)
-            self._give_back(claim, retry_in)
+        return retry_in
 
     def _give_back(self, claim: Claim, retry_in: timedelta) -> None:
         try:

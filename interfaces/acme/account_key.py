@@ -1,24 +1,16 @@
-"""Account keys: made, read, and named by their thumbprint (RFC 8555 §6.2, RFC 7638)."""
+"""Account keys: read, and named by their thumbprint (RFC 8555 §6.2, RFC 7638)."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from josepy.json_util import encode_b64jose
 from josepy.jwa import ES256, ES384, RS256, JWASignature
 from josepy.jwk import JWK, JWKEC, JWKRSA
 
 from application.secret_value import SecretValue
-
-_CURVES: dict[str, type[ec.EllipticCurve]] = {"ec256": ec.SECP256R1, "ec384": ec.SECP384R1}
-_RSA_BITS = {"rsa2048": 2048, "rsa3072": 3072, "rsa4096": 4096}
 
 
 class SigningKey(NamedTuple):
@@ -26,16 +18,6 @@ class SigningKey(NamedTuple):
 
     jwk: JWK
     algorithm: JWASignature
-
-
-def new_account_key(key_type: str = "ec256") -> SecretValue:
-    """PEM (PKCS #8). `key_type` is one of ec256, ec384, rsa2048, rsa3072, rsa4096."""
-    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-    if key_type in _CURVES:
-        key = ec.generate_private_key(_CURVES[key_type]())
-    else:
-        key = rsa.generate_private_key(65537, _RSA_BITS[key_type])
-    return SecretValue(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def signing_key(key_pem: SecretValue) -> SigningKey:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TypeVar
+from collections import OrderedDict
+from collections.abc import Sequence
 
 import httpx
 import msgspec
@@ -25,21 +24,20 @@ from interfaces.egress import Egress
 from interfaces.retry_after import retry_after_seconds
 
 _POST_AS_GET = b""
-_AT_THE_SAME_TIME = 16
-
-Said = TypeVar("Said")
+_MOST_SERVERS = 64
 
 
 class AcmeClient:
-    """`timeout_seconds` is for one exchange; some servers validate or issue before they answer."""
+    """`timeout_seconds` is for one exchange; some servers validate or issue before they answer.
+
+    The servers used last are kept, with their connections, directories and nonces."""
 
     def __init__(self, egress: Egress, user_agent: str, timeout_seconds: float = 60) -> None:
         self._egress = egress
         self._user_agent = user_agent
         self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
-        self._servers: dict[tuple[str, str | None], AcmeServer] = {}
-        self._threads = ThreadPoolExecutor(_AT_THE_SAME_TIME, thread_name_prefix="acme")
+        self._servers: OrderedDict[tuple[str, str | None], AcmeServer] = OrderedDict()
 
     def capabilities(self, directory_url: str, ca_bundle_pem: str | None) -> Capabilities:
         directory = self._server(directory_url, ca_bundle_pem).directory()
@@ -82,10 +80,12 @@ class AcmeClient:
         return self._order(account, self._post(account, order_url, _POST_AS_GET), order_url)
 
     def authorizations(self, account: CaAccount, urls: Sequence[str]) -> Sequence[AuthorizationObject]:
-        return self._at_the_same_time(lambda url: self._authorization(account, url), urls)
+        server = self._server(account.directory_url, account.ca_bundle_pem)
+        return server.at_the_same_time(lambda url: self._authorization(account, url), urls)
 
     def answer(self, account: CaAccount, challenge_urls: Sequence[str]) -> None:
-        self._at_the_same_time(lambda url: self._post(account, url, b"{}"), challenge_urls)
+        server = self._server(account.directory_url, account.ca_bundle_pem)
+        server.at_the_same_time(lambda url: self._post(account, url, b"{}"), challenge_urls)
 
     def finalize(self, account: CaAccount, order: OrderObject, csr_der: bytes) -> OrderObject:
         # Not as messages.CertificateRequest, which would have to read the CSR: judging it is the server's part.
@@ -102,18 +102,19 @@ class AcmeClient:
 
     def close(self) -> None:
         """Ends the threads and the connections. Nothing may be asked afterwards."""
-        self._threads.shutdown()
         for server in self._servers.values():
             server.close()
 
     def _server(self, directory_url: str, ca_bundle_pem: str | None) -> AcmeServer:
+        place = (directory_url, ca_bundle_pem)
         with self._lock:
-            server = self._servers.get((directory_url, ca_bundle_pem))
-            if server is None:
+            if place not in self._servers:
                 http = self._egress.client(ca_bundle_pem, timeout_seconds=self._timeout_seconds)
-                server = AcmeServer(directory_url, http, self._user_agent)
-                self._servers[directory_url, ca_bundle_pem] = server
-            return server
+                self._servers[place] = AcmeServer(directory_url, http, self._user_agent)
+            self._servers.move_to_end(place)
+            while len(self._servers) > _MOST_SERVERS:
+                self._servers.popitem(last=False)  # it ends with whoever is still asking it
+            return self._servers[place]
 
     def _post(self, account: CaAccount, url: str, payload: bytes, accept: str = "application/json") -> httpx.Response:
         server = self._server(account.directory_url, account.ca_bundle_pem)
@@ -129,11 +130,3 @@ class AcmeClient:
     def _authorization(self, account: CaAccount, url: str) -> AuthorizationObject:
         server = self._server(account.directory_url, account.ca_bundle_pem)
         return server.resource(self._post(account, url, _POST_AS_GET), resources.Authorization).at(url)
-
-    def _at_the_same_time(self, ask: Callable[[str], Said], urls: Sequence[str]) -> list[Said]:
-        """What was said, in the order of `urls`, after all were asked. The first failure is raised."""
-        if len(urls) == 1:
-            return [ask(urls[0])]
-        asked = [self._threads.submit(ask, url) for url in urls]
-        wait(asked)
-        return [each.result() for each in asked]

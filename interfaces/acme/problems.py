@@ -46,9 +46,10 @@ def problem_in(response: httpx.Response) -> Problem | None:
 
 
 def failure_in(response: httpx.Response, problem: Problem | None) -> CaThrottled | CaUnavailable | CaRefused:
-    """What a response without success means. `problem` is the one that it carries."""
+    """What a response without success means. `problem` is the one that it carries; without one only the status is told:
+    a URL of a stranger could lead to somebody whose words are not his to read."""
     status, retry_after = response.status_code, retry_after_seconds(response.headers)
-    detail = clean(f"HTTP {status} from {response.url}: {problem.detail if problem else response.text}")
+    detail = clean(f"HTTP {status} from {response.url}" + (f": {problem.detail}" if problem else ""))
     if status == httpx.codes.TOO_MANY_REQUESTS or (problem and problem.name == "rateLimited"):
         return CaThrottled(problem or Problem("about:blank", detail), retry_after)
     if problem is None or problem.name == "serverInternal" or not httpx.codes.is_client_error(status):

@@ -17,6 +17,7 @@ from domain.acme import (
     OrderObject,
     OrderStatus,
 )
+from domain.names import MOST_NAMES
 from interfaces.acme.problems import problem_of
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -27,7 +28,7 @@ class Order(msgspec.Struct, frozen=True):
 
     status: OrderStatus
     finalize: str
-    authorizations: tuple[str, ...] = ()
+    authorizations: Annotated[tuple[str, ...], msgspec.Meta(max_length=MOST_NAMES)] = ()
     certificate: str | None = None
     expires: Moment | None = None
     error: Any = None

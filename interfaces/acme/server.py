@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 import msgspec
 from acme.jws import JWS
 
-from application.errors import CaUnavailable, Failure, ResolverFailed
+from application.errors import CaTimedOut, CaUnavailable, Failure, ResolverFailed
 from domain.acme import Problem
 from interfaces.acme.account_key import SigningKey
 from interfaces.acme.nonces import NoncePool, nonce_in
@@ -22,8 +24,11 @@ _MOST_TRIES = 100
 """Of one request whose nonces are refused. A server that refuses nine in ten still answers all but 1 in 37,000."""
 
 _DIRECTORY_SECONDS = 24 * 3600.0
+_OLD_DIRECTORY_SECONDS = 300.0
+_AT_THE_SAME_TIME = 8
 
 Resource = TypeVar("Resource")
+Said = TypeVar("Said")
 
 
 class Meta(msgspec.Struct, frozen=True, rename="camel"):
@@ -41,8 +46,17 @@ class Directory(msgspec.Struct, frozen=True, rename="camel"):
     meta: Meta | None = None
 
 
+class _Reading(NamedTuple):
+    """What came of reading the directory, None before the first time; and until when (monotonic) it need not be read."""
+
+    outcome: Directory | Failure | None = None
+    until: float = 0.0
+
+
 class AcmeServer:
-    """Safe in many threads. Raises CaUnavailable, CaThrottled, CaRefused, EgressRefused."""
+    """Safe in many threads. Raises CaUnavailable, CaThrottled, CaRefused, EgressRefused.
+
+    Its connections end with `close`, or when nobody holds it any more."""
 
     def __init__(
         self, directory_url: str, http: httpx.Client, user_agent: str, monotonic: Callable[[], float] = time.monotonic
@@ -52,21 +66,24 @@ class AcmeServer:
         self._headers = {"User-Agent": user_agent, "Accept-Language": "en"}
         self._monotonic = monotonic
         self._nonces = NoncePool()
-        self._lock = threading.Lock()
-        self._directory: Directory | None = None
-        self._directory_read_at = 0.0
+        self._threads = ThreadPoolExecutor(_AT_THE_SAME_TIME, thread_name_prefix="acme")
+        self._close = weakref.finalize(self, http.close)
+        self._known = _Reading()
+        self._reading = threading.Lock()
 
     def directory(self) -> Directory:
-        """Read once a day, and again after an answer that does not fit it."""
-        with self._lock:
-            now = self._monotonic()
-            if self._directory is None or now - self._directory_read_at >= _DIRECTORY_SECONDS:
-                response = self._send("GET", self._directory_url)
-                if not response.is_success:
-                    raise failure_in(response, problem_in(response))
-                self._directory = self._decode(response, Directory)
-                self._directory_read_at = now
-            return self._directory
+        """Read once a day, and again after an answer that does not fit it. Who asks while it is being read shares what
+        comes of it, the failure too. One that is merely old serves on while it cannot be had anew."""
+        known, now = self._known, self._monotonic()
+        if isinstance(known.outcome, Directory) and (now < known.until or self._reading.locked()):
+            return known.outcome
+        with self._reading:
+            latest = self._known
+            if latest is known or latest.outcome is None:
+                latest = self._known = self._read_directory(latest.outcome, now)
+        if isinstance(latest.outcome, Directory):
+            return latest.outcome
+        raise latest.outcome or CaUnavailable(f"{self._directory_url} was not read")
 
     def post(
         self, url: str, payload: bytes, key: SigningKey, account_url: str | None, accept: str = "application/json"
@@ -97,11 +114,33 @@ class AcmeServer:
             self._forget_directory()
             raise
 
+    def at_the_same_time(self, ask: Callable[[str], Said], urls: Sequence[str]) -> list[Said]:
+        """What was said, in the order of `urls`, after all were asked. The first failure is raised. The threads are this
+        server's own, so that a slow one keeps nobody from asking others."""
+        if len(urls) == 1:
+            return [ask(urls[0])]
+        asked = [self._threads.submit(ask, url) for url in urls]
+        wait(asked)
+        return [each.result() for each in asked]
+
     def close(self) -> None:
-        self._http.close()
+        """Nothing may be asked afterwards."""
+        self._threads.shutdown()
+        self._close()
+
+    def _read_directory(self, before: Directory | Failure | None, now: float) -> _Reading:
+        try:
+            response = self._send("GET", self._directory_url)
+            if not response.is_success:
+                raise failure_in(response, problem_in(response))
+            return _Reading(self._decode(response, Directory), now + _DIRECTORY_SECONDS)
+        except Failure as failure:
+            if isinstance(before, Directory):
+                return _Reading(before, now + _OLD_DIRECTORY_SECONDS)
+            return _Reading(failure)
 
     def _failure(self, response: httpx.Response, problem: Problem | None) -> Failure:
-        if problem is None or response.status_code == httpx.codes.NOT_FOUND:
+        if response.status_code == httpx.codes.NOT_FOUND:
             self._forget_directory()
         return failure_in(response, problem)
 
@@ -119,7 +158,9 @@ class AcmeServer:
     ) -> httpx.Response:
         try:
             return self._http.request(method, url, content=content, headers={**self._headers, **(headers or {})})
-        except (httpx.HTTPError, httpx.InvalidURL, ResolverFailed) as error:
+        except httpx.TimeoutException as error:
+            raise CaTimedOut(clean(f"{method} {url}: no answer in time")) from error
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ResolverFailed) as error:  # UnicodeError: no IDNA
             raise CaUnavailable(clean(f"{method} {url}: {str(error) or type(error).__name__}")) from error
 
     def _decode(self, response: httpx.Response, kind: type[Resource]) -> Resource:
@@ -129,5 +170,4 @@ class AcmeServer:
             raise CaUnavailable(clean(f"{response.url} is malformed: {error}")) from error
 
     def _forget_directory(self) -> None:
-        with self._lock:
-            self._directory = None
+        self._known = _Reading()

@@ -24,7 +24,9 @@ class EmbeddedValues(Protocol):
 
 
 class EmbeddedZone:
-    """DnsZone over `EmbeddedValues`. Its zones are those it was told to manage: there is nobody else to ask."""
+    """DnsZone over `EmbeddedValues`. Its zones are those it was told to manage: there is nobody else to ask.
+
+    Its `config.ttl` has no bearing: the responder gives every value the same short time to live."""
 
     def __init__(self, values: EmbeddedValues, managed_zones: Sequence[str]) -> None:
         self._values = values

@@ -32,6 +32,7 @@ OUR_UDP_BYTES = 1232  # what reaches everybody unfragmented (DNS flag day 2020)
 TCP_BYTES = 65535
 NEGATIVE_TTL_SECONDS = 1  # who asked too early shall not remember it
 SOA_TTL_SECONDS = 60
+TXT_TTL_SECONDS = 1  # whatever a provider's `config.ttl` says: a value lives for minutes only
 LABEL = CHALLENGE_LABEL.encode()
 
 
@@ -43,12 +44,10 @@ class EmbeddedAnswers:
         values: EmbeddedValues,
         zones: Callable[[], Sequence[str]],
         ns_names: Sequence[str] = (),
-        ttl_seconds: int = 1,
     ) -> None:
         self._values = values
         self._zones = zones
         self._ns_names = [dns.name.from_text(name) for name in ns_names]
-        self._ttl_seconds = ttl_seconds
 
     def answer(self, wire: bytes, *, over_tcp: bool) -> bytes | None:
         """The answer's octets; None for what deserves none: a fragment, or an answer of somebody else."""
@@ -98,13 +97,13 @@ class EmbeddedAnswers:
         match rdtype:
             case dns.rdatatype.TXT:
                 txts = [TXT(dns.rdataclass.IN, rdtype, txt_strings(value)) for value in self._values_at(name)]
-                return _rrset(name, self._ttl_seconds, txts) if txts else None
+                return _rrset(name, TXT_TTL_SECONDS, txts) if txts else None
             case dns.rdatatype.SOA if name == apex:
                 return _rrset(name, SOA_TTL_SECONDS, [self._soa(apex)])
             case dns.rdatatype.NS if name == apex and self._ns_names:
                 return _rrset(name, SOA_TTL_SECONDS, [_rdata(rdtype, server.to_text()) for server in self._ns_names])
             case dns.rdatatype.ANY:  # RFC 8482 §4.2: nobody learns more by asking for everything
-                return _rrset(name, self._ttl_seconds, [_rdata(dns.rdatatype.HINFO, 'RFC8482 ""')])
+                return _rrset(name, TXT_TTL_SECONDS, [_rdata(dns.rdatatype.HINFO, 'RFC8482 ""')])
             case _:
                 return None
 

@@ -39,11 +39,10 @@ class EmbeddedDns:
         values: EmbeddedValues,
         zones: Callable[[], Sequence[str]],
         ns_names: Sequence[str] = (),
-        ttl_seconds: int = 1,
     ) -> None:
         self.host = host
         self.port = port
-        self._answers = EmbeddedAnswers(values, zones, ns_names, ttl_seconds)
+        self._answers = EmbeddedAnswers(values, zones, ns_names)
         self._running = ExitStack()
         self._connections: dict[socket.socket, Thread] = {}
         self._counting = Lock()

@@ -19,6 +19,8 @@ from interfaces.dns.egress import Egress
 from interfaces.dns.questions import ask, ask_authority
 
 MOST_CNAMES = 8
+MOST_SERVERS = 16  # of one zone; the root and the largest top-level domains have thirteen
+MOST_ADDRESSES = 32
 MOST_THREADS = 16
 DNS_PORT = 53
 
@@ -47,7 +49,8 @@ class Recursion:
         raise ResolverFailed(f"{_text(name)} has more than {MOST_CNAMES} CNAMEs")
 
     def server_addresses(self, name: dns.name.Name) -> Sequence[str]:
-        """Of every authoritative server of the zone that holds the name, IPv4 and IPv6. Raises ResolverFailed."""
+        """Of the authoritative servers of the zone that holds the name, IPv4 and IPv6: all of them, but of at most sixteen
+        servers and 32 addresses. Raises ResolverFailed."""
         apex = self._apex(name)
         servers = self._targets(apex, dns.rdatatype.NS)
         if servers:
@@ -78,13 +81,14 @@ class Recursion:
         raise ResolverFailed(f"nobody names the servers of {_text(apex)}")
 
     def _addresses_of(self, servers: Sequence[dns.name.Name]) -> Sequence[str]:
-        questions = [(server, rdtype) for server in servers for rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA)]
+        asked = servers[:MOST_SERVERS]
+        questions = [(server, rdtype) for server in asked for rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA)]
         with ThreadPoolExecutor(MOST_THREADS) as pool:
             found = list(pool.map(self._addresses, questions))
         addresses = sorted({address for some in found for address in some})
         if not addresses:
-            raise ResolverFailed(f"the name servers {', '.join(map(_text, servers))} have no address")
-        return addresses
+            raise ResolverFailed(f"the name servers {', '.join(map(_text, asked))} have no address")
+        return addresses[:MOST_ADDRESSES]
 
     def _addresses(self, question: tuple[dns.name.Name, dns.rdatatype.RdataType]) -> Sequence[str]:
         """Empty where the look-up fails: another server of the zone, or the other family, may do."""

@@ -72,7 +72,10 @@ class AuthoritativeResolver:
         ]
 
     def _questions(self, record_name: str, given: Sequence[Server]) -> Sequence[Question]:
-        name = dns.name.from_text(record_name)
+        try:
+            name = dns.name.from_text(record_name)
+        except dns.exception.DNSException as error:
+            raise ResolverFailed(f"{record_name} is no DNS name: {error}") from error
         if given:
             return [Question(server, name) for server in given]
         end = self._recursion.end_of_cnames(name)
@@ -118,12 +121,12 @@ class AuthoritativeResolver:
 
 def _has_route(address: str) -> bool:
     """Connecting a datagram socket sends nothing."""
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((address, DNS_PORT))
-        except OSError:
-            return False
-        return True
+    except OSError:  # from the first line where the kernel has no IPv6 at all
+        return False
+    return True
 
 
 def _host_port(address: str, port: int) -> str:

@@ -28,7 +28,7 @@ from interfaces.dns.egress import Egress
 from interfaces.dns.frames import read_frame, write_frame
 from interfaces.dns.settings import Credentials
 from interfaces.dns.txt_strings import txt_strings
-from interfaces.dns.vendor_words import vendor_words
+from interfaces.foreign_text import clean
 
 TIMEOUT_SECONDS = 10.0
 ANSWERED = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)  # the server has said something about the name
@@ -36,7 +36,7 @@ ANSWERED = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)  # the server has said someth
 Algorithm = Literal["hmac-sha1", "hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512"]
 Base64 = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)\Z"
 HostName = r"^[A-Za-z0-9:]([A-Za-z0-9.:_-]{0,252})\Z"
-KeyName = r"^(?=.{1,254}\Z)(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?\Z"
+KeyName = r"^(?=.{1,253}\.?\Z)(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?\Z"
 
 
 class Rfc2136Config(msgspec.Struct, frozen=True):
@@ -138,7 +138,7 @@ class Rfc2136Zone:
                 silence = str(error)
             except dns.exception.DNSException as error:
                 raise _distrust(server, error) from error
-        raise ZoneUnreachable(vendor_words(f"{server}: {silence}"))
+        raise ZoneUnreachable(clean(f"{server}: {silence}"))
 
     def _verified(self, wire: bytes, message: dns.message.Message) -> dns.message.Message:
         """An unsigned error is taken at its word: Knot signs none about zones that it does not have."""
@@ -151,7 +151,11 @@ class Rfc2136Zone:
 
 
 def _absolute(name: str) -> dns.name.Name:
-    return dns.name.from_text(name)
+    """Raises ZoneRefused for what is no DNS name, as a long one is not any more with a label before it."""
+    try:
+        return dns.name.from_text(name)
+    except dns.exception.DNSException as error:
+        raise ZoneRefused("zone_not_found", clean(f"{name} is no DNS name: {error}")) from error
 
 
 def _apex_in(answer: dns.message.Message, asked: dns.name.Name) -> dns.name.Name | None:
@@ -181,7 +185,7 @@ def _refusal(rcode: dns.rcode.Rcode, detail: str) -> Failure:
 
 def _distrust(server: str, error: dns.exception.DNSException) -> Failure:
     """An answer that is not signed as it must be, or is no DNS at all."""
-    detail = vendor_words(f"{server}: {error}")
+    detail = clean(f"{server}: {error}")
     unsigned = isinstance(error, dns.exception.FormError) and "requires a TSIG" in str(error)
     mistrusted = dns.tsig.PeerError, dns.tsig.BadAlgorithm, dns.tsig.BadKey, dns.tsig.BadSignature, dns.tsig.BadTime
     if unsigned or isinstance(error, mistrusted):

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import cached_property, partial
+from io import BytesIO
+from ipaddress import ip_address
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 from urllib.parse import urlsplit
 
 import boto3
+import httpx
 import msgspec
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.client import BaseClient
+from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -22,10 +31,11 @@ from botocore.exceptions import (
 )
 
 from application.errors import Failure, ResolverFailed, ZoneRefused, ZoneUnreachable
+from domain.errors import FieldProblem, InvalidFields
 from interfaces.dns.egress import Egress
 from interfaces.dns.route53_errors import failure_of
 from interfaces.dns.settings import Credentials
-from interfaces.dns.vendor_words import vendor_words
+from interfaces.foreign_text import clean
 
 if TYPE_CHECKING:  # the stubs are no dependency of the service
     from mypy_boto3_route53 import Route53Client
@@ -39,8 +49,12 @@ BOTO_CONFIG = Config(  # type: ignore[call-arg]  # the stubs do not know `ignore
     ignore_configured_endpoint_urls=True,
     max_pool_connections=32,
 )
+TIMEOUT_SECONDS = 20.0
 RENEW_BEFORE = timedelta(minutes=5)
 NO_CREDENTIALS = (CredentialRetrievalError, NoCredentialsError, PartialCredentialsError, TokenRetrievalError)
+
+# What boto3 takes for a host name; anything else it refuses with a bare ValueError.
+HOST_NAME = re.compile(r"(?=.{1,253}\.?\Z)((?!-)[A-Za-z0-9-]{1,63}(?<!-)\.)*(?!-)[A-Za-z0-9-]{1,63}(?<!-)\.?")
 
 Text = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+\Z")]
 
@@ -75,7 +89,10 @@ class Route53Account:
     """Safe to call from many threads. Raises what `route53_errors` says, and EgressRefused."""
 
     def __init__(self, config: Route53Config, credentials: Route53Credentials, egress: Egress) -> None:
+        """Raises InvalidFields for an `endpoint_url` that leads nowhere."""
         self._config = config
+        if config.endpoint_url is not None:
+            _check_endpoint(config.endpoint_url)
         self._credentials = credentials
         self._egress = egress
         self._building = Lock()
@@ -120,7 +137,6 @@ class Route53Account:
     @contextmanager
     def _client(self) -> Iterator[Route53Client]:
         """The client, kept as long as its credentials live; what goes wrong inside, in our own words."""
-        self._check_endpoint()
         try:
             with self._building:
                 if self._built is None or _soon_over(self._built[1]):
@@ -131,7 +147,7 @@ class Route53Account:
             raise self._failure_of(error) from None
         except NO_CREDENTIALS as error:
             raise ZoneRefused("credentials_rejected", self._words(error)) from None
-        except (BotoCoreError, OSError) as error:
+        except (BotoCoreError, httpx.HTTPError, OSError, ResolverFailed, UnicodeError) as error:
             raise ZoneUnreachable(self._words(error)) from None
 
     def _build(self) -> tuple[Route53Client, datetime | None]:
@@ -145,6 +161,7 @@ class Route53Account:
         if self._config.role_arn is not None:
             # `verify=True` is the bundle of botocore: without it the environment's AWS_CA_BUNDLE would decide.
             sts = session.client("sts", endpoint_url=self._config.endpoint_url, verify=True, config=BOTO_CONFIG)
+            self._guard(sts)
             assumed = sts.assume_role(RoleArn=self._config.role_arn, RoleSessionName="scaivault")["Credentials"]
             session = boto3.Session(
                 aws_access_key_id=assumed["AccessKeyId"],
@@ -154,17 +171,20 @@ class Route53Account:
             )
             ends_at = assumed["Expiration"]
         client = session.client("route53", endpoint_url=self._config.endpoint_url, verify=True, config=BOTO_CONFIG)
+        self._guard(client)
         return client, ends_at
 
-    def _check_endpoint(self) -> None:
-        if self._config.endpoint_url is None:
-            return
-        url = urlsplit(self._config.endpoint_url)
-        host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
-        try:
-            self._egress.addresses(host, port, only_allowed=url.scheme == "http")
-        except ResolverFailed as failure:
-            raise ZoneUnreachable(f"Route 53: {failure.detail}") from None
+    def _guard(self, client: BaseClient) -> None:
+        """An endpoint that somebody gave is dialled by our own way out: boto3 would resolve the name once more."""
+        if self._config.endpoint_url is not None:
+            sent_by_us = partial(_sent_by, self._http)
+            client.meta.events.register("before-send", sent_by_us)  # type: ignore[arg-type]  # the stubs know no answer
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        http = self._egress.client(timeout_seconds=TIMEOUT_SECONDS)
+        weakref.finalize(self, http.close)
+        return http
 
     def _failure_of(self, error: ClientError) -> Failure:
         said = error.response.get("Error", {})
@@ -175,7 +195,35 @@ class Route53Account:
         return self._clean(f"Route 53: {error}")
 
     def _clean(self, text: str) -> str:
-        return vendor_words(text, (self._credentials.secret_access_key, self._credentials.session_token))
+        return clean(text, (self._credentials.secret_access_key, self._credentials.session_token))
+
+
+class _Body(BytesIO):
+    """A body as boto3 reads it."""
+
+    def stream(self) -> Iterator[bytes]:
+        yield self.read()
+
+
+def _sent_by(http: httpx.Client, request: AWSPreparedRequest, **_context: object) -> AWSResponse:
+    """boto3 takes what a handler of `before-send` gives back for the answer, and sends nothing itself."""
+    body = request.body if isinstance(request.body, str | bytes) else None
+    answer = http.request(request.method, request.url, headers=dict(request.headers), content=body)
+    headers = HTTPHeaders()
+    for name, value in answer.headers.items():
+        headers[name] = value
+    return AWSResponse(request.url, answer.status_code, headers, _Body(answer.content))
+
+
+def _check_endpoint(endpoint_url: str) -> None:
+    with suppress(ValueError):
+        url = urlsplit(endpoint_url)
+        host = url.hostname or ""
+        if not HOST_NAME.fullmatch(host):
+            ip_address(host)
+        if url.port != 0:
+            return
+    raise InvalidFields(FieldProblem("config.endpoint_url", "invalid", "names no host and port"))
 
 
 def _soon_over(ends_at: datetime | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from application.errors import Failure, ZoneConflict, ZoneRefused, ZoneThrottled, ZoneUnreachable
-from interfaces.dns.vendor_words import vendor_words
+from interfaces.foreign_text import clean
 
 NOT_PERMITTED = frozenset({
     "AccessDenied", "AccessDeniedException", "NotAuthorized", "OptInRequired", "UnauthorizedOperation",
@@ -29,7 +29,7 @@ class EarlierChangeUnfinished(ZoneThrottled):
 
 def failure_of(code: str, message: str, status: int) -> Failure:
     """`message` holds no credential. A code that nobody knows counts as no usable answer."""
-    detail = vendor_words(f"Route 53: {code}: {message}")
+    detail = clean(f"Route 53: {code}: {message}")
     if code in NOT_BELIEVED:
         return ZoneRefused("credentials_rejected", detail)
     if code in NOT_PERMITTED:

@@ -16,6 +16,7 @@ from domain.errors import NotFound
 from domain.order import KeyType
 from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import Name, RequestBody
+from interfaces.http.outside import outside_call
 from interfaces.http.pages import FromPage, next_cursor
 from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
@@ -27,9 +28,6 @@ class Eab(RequestBody, frozen=True):
 
     kid: str
     hmac_key: str
-
-    def __repr__(self) -> str:
-        return f"Eab(kid={self.kid!r})"
 
 
 class RegisterAccount(RequestBody, frozen=True):
@@ -52,17 +50,18 @@ class AccountList(msgspec.Struct, frozen=True):
 @post("/pki/acme/accounts", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
 def register_account(data: JSONBody[RegisterAccount], caller: FromToken, services: FromApp) -> Response[AccountView]:
     """Registered at the CA before the answer; agrees to the CA's terms."""
-    account_id = services.accounts.register(
-        name=data.name,
-        provider=data.provider,
-        environment=data.environment,
-        email=data.email,
-        directory_url=data.directory_url,
-        eab=ExternalAccountBinding(data.eab.kid, SecretValue(data.eab.hmac_key)) if data.eab else None,
-        key_type=data.key_type,
-        ca_bundle_pem=data.ca_bundle_pem,
-        caller=caller,
-    )
+    with outside_call(services):
+        account_id = services.accounts.register(
+            name=data.name,
+            provider=data.provider,
+            environment=data.environment,
+            email=data.email,
+            directory_url=data.directory_url,
+            eab=ExternalAccountBinding(data.eab.kid, SecretValue(data.eab.hmac_key)) if data.eab else None,
+            key_type=data.key_type,
+            ca_bundle_pem=data.ca_bundle_pem,
+            caller=caller,
+        )
     return Response(
         account_view(services, caller, account_id),
         status_code=201,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
 from litestar import Litestar, Request, Response, Router
+from litestar.concurrency import set_asyncio_executor
 from litestar.config.app import AppConfig
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from interfaces.http import (
@@ -65,8 +67,10 @@ FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_to
 log = structlog.get_logger()
 
 
-def build_app(services: Services) -> App:
-    """The whole as one ASGI application."""
+def build_app(services: Services, handler_threads: int | None = None) -> App:
+    """The whole as one ASGI application. Its handlers run in so many threads of their own, or in asyncio's few."""
+    if handler_threads is not None:
+        set_asyncio_executor(ThreadPoolExecutor(handler_threads, thread_name_prefix="handler"))
     litestar = Litestar(
         route_handlers=[
             Router(
@@ -87,6 +91,7 @@ def build_app(services: Services) -> App:
             title="ScaiVault",
             version=system.VERSION,
             path="/schema",
+            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
             components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
         ),
         logging_config=None,
@@ -96,9 +101,7 @@ def build_app(services: Services) -> App:
     async def record_refusal(scope: Scope, code: str) -> None:
         caller = scope["state"].get("caller")
         if caller is not None:
-            await asyncio.to_thread(
-                authentication.record_refusal, services, caller, scope["method"], scope["path"], code
-            )
+            await authentication.record_refusal(services, caller, scope["method"], scope["path"], code)
 
     return Envelope(litestar, services.ids, record_refusal)  # type: ignore[arg-type]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 from litestar import Request
@@ -15,7 +14,6 @@ from application.caller import Caller
 from application.secret_value import SecretValue
 from application.tokens import NotAuthenticated, require_network
 from domain.access import request_refused
-from domain.errors import Denied
 from interfaces.http.services import Services
 
 PUBLIC = "public"
@@ -35,7 +33,7 @@ async def require_scope(connection: Connection, handler: BaseRouteHandler) -> No
     if scopes == [PUBLIC]:
         return
     services: Services = connection.app.state.services
-    caller = await asyncio.to_thread(_authenticate, services, connection)
+    caller = await asyncio.get_running_loop().run_in_executor(services.front, _authenticate, services, connection)
     connection.scope["state"]["caller"] = caller
     require_network(caller)
     caller.require(next(filter(caller.may, scopes), scopes[0]))
@@ -67,21 +65,12 @@ def services_of(request: Request[Any, Any, Any]) -> Services:
     return services
 
 
-def require_within_limits(caller: Caller, certificate_id: str | None, dns_names: Sequence[str]) -> None:
-    """What a token that is limited to certificates or names may look at. None: there is no certificate yet.
-    Raises Denied."""
-    caller.require_certificate(certificate_id or "")
-    caller.require_names(tuple(dns_names))
+async def record_refusal(services: Services, caller: Caller, method: str, path: str, code: str) -> None:
+    await asyncio.get_running_loop().run_in_executor(
+        services.front, _record_refusal, services, caller, method, path, code
+    )
 
 
-def is_within_limits(caller: Caller, certificate_id: str | None, dns_names: Sequence[str]) -> bool:
-    try:
-        require_within_limits(caller, certificate_id, dns_names)
-    except Denied:
-        return False
-    return True
-
-
-def record_refusal(services: Services, caller: Caller, method: str, path: str, code: str) -> None:
+def _record_refusal(services: Services, caller: Caller, method: str, path: str, code: str) -> None:
     event = request_refused(services.ids.new("access"), method, path, code, services.clock.now())
     services.store.record(event, by=caller.provenance)

@@ -20,7 +20,10 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
 class RequestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What every body is."""
+    """What every body is. It shows nothing of itself: it may hold keys and credentials."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
 
 
 async def require_strict_body(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:

@@ -11,7 +11,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from application.caller import Caller
 from domain.errors import NotFound
-from interfaces.http.authentication import FromApp, FromToken, is_within_limits, require_within_limits
+from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import RequestBody
 from interfaces.http.orders import RUNNING, order_answer
 from interfaces.http.pages import FromPage, next_cursor
@@ -32,6 +32,9 @@ class PrivateKeyAnswer(msgspec.Struct, frozen=True):
     private_key_pem: str
     version: int
     key_type: str
+
+    def __repr__(self) -> str:
+        return "PrivateKeyAnswer(…)"
 
 
 class Renew(RequestBody, frozen=True):
@@ -54,7 +57,7 @@ def list_certificates(
     rows = CERTIFICATES.page(services.pool, caller.tenant_id, page.after, page.limit + 1, matching)
     cursor = next_cursor([place for place, _ in rows], page)
     now = services.clock.now()
-    visible = [shown(view, now) for _, view in rows[: page.limit] if is_within_limits(caller, view.id, view.domains)]
+    visible = [shown(view, now) for _, view in rows[: page.limit] if caller.limits.allow(view.id, view.domains)]
     return CertificateList(visible, cursor, cursor is not None)
 
 
@@ -129,5 +132,6 @@ def _view(services: Services, caller: Caller, certificate_id: str) -> Certificat
     view: CertificateView | None = CERTIFICATES.one(services.pool, caller.tenant_id, certificate_id)
     if view is None:
         raise NotFound("certificate", certificate_id)
-    require_within_limits(caller, view.id, view.domains)
+    caller.require_certificate(view.id)
+    caller.require_names(view.domains)
     return view

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from application.dns_providers import Verification
 from domain.errors import NotFound
 from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import Name, RequestBody
+from interfaces.http.outside import outside_call
 from interfaces.http.pages import FromPage, next_cursor
 from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
@@ -45,16 +47,17 @@ def connect_provider(
     data: JSONBody[ConnectProvider], caller: FromToken, services: FromApp
 ) -> Response[DnsProviderView]:
     """With `verify` it is connected only when its zones can be listed."""
-    provider_id = services.providers.connect(
-        name=data.name,
-        provider_type=data.provider_type,
-        credentials=data.credentials,
-        credentials_path=data.credentials_path,
-        config=data.config,
-        managed_zones=data.managed_zones,
-        verify=data.verify,
-        caller=caller,
-    )
+    with outside_call(services) if data.verify else nullcontext():
+        provider_id = services.providers.connect(
+            name=data.name,
+            provider_type=data.provider_type,
+            credentials=data.credentials,
+            credentials_path=data.credentials_path,
+            config=data.config,
+            managed_zones=data.managed_zones,
+            verify=data.verify,
+            caller=caller,
+        )
     return Response(
         provider_view(services, caller, provider_id),
         status_code=201,
@@ -85,7 +88,8 @@ def verify_provider(
     provider_id: FromPath[str], caller: FromToken, services: FromApp, data: JSONBody[VerifyProvider | None] = None
 ) -> Verification:
     """Lists the zones; with `write_test` it also writes and removes a value in each managed one."""
-    return services.providers.verify(provider_id, write_test=data is not None and data.write_test, caller=caller)
+    with outside_call(services):
+        return services.providers.verify(provider_id, write_test=data is not None and data.write_test, caller=caller)
 
 
 def provider_view(services: Services, caller: Caller, provider_id: str) -> DnsProviderView:

@@ -12,7 +12,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from application.caller import Caller
 from domain.errors import NotFound
 from domain.order import KeyType
-from interfaces.http.authentication import FromApp, FromToken, is_within_limits, require_within_limits
+from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import Name, RequestBody
 from interfaces.http.pages import FromPage, next_cursor
 from interfaces.http.problems import ERRORS
@@ -77,14 +77,15 @@ def list_orders(
     matching = {column: value for column, value in wanted.items() if value is not None}
     rows = ORDERS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, matching)
     cursor = next_cursor([place for place, _ in rows], page)
-    visible = [view for _, view in rows[: page.limit] if is_within_limits(caller, view.certificate_id, view.domains)]
+    visible = [view for _, view in rows[: page.limit] if caller.limits.allow(view.certificate_id, view.domains)]
     return OrderList(visible, cursor, cursor is not None)
 
 
 @get("/pki/acme/orders/{order_id:str}", opt={"scope": "pki:read"}, responses=ERRORS, sync_to_thread=True)
 def get_order(order_id: FromPath[str], caller: FromToken, services: FromApp) -> OrderView:
     view = order_view(services, caller, order_id)
-    require_within_limits(caller, view.certificate_id, view.domains)
+    caller.require_certificate(view.certificate_id)
+    caller.require_names(view.domains)
     return view
 
 

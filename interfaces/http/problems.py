@@ -43,6 +43,7 @@ ERRORS: Mapping[int, ResponseSpec] = {
         500: "A fault of the service",
         502: "The CA or the DNS provider failed",
         503: "The service cannot answer now",
+        504: "The CA did not answer in time",
     }.items()
 }
 """What each route with a scope may answer beside its own, for the OpenAPI description."""
@@ -54,6 +55,10 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
     details: Mapping[str, Any] | None = None
     retry_after: int | None = None
+
+
+class TooBusy(Exception):
+    """So many requests wait for somebody outside that one more would hold up the others."""
 
 
 class BadRequest(Exception):
@@ -85,6 +90,8 @@ def problem_of(error: Exception) -> Problem | None:
     match error:
         case BadRequest():
             return error.problem
+        case TooBusy():
+            return Problem(503, "service_unavailable", "too many requests wait for others outside", None, 2)
         case NotAuthenticated():
             return Problem(401, error.code, str(error))
         case refusals.Denied():
@@ -100,8 +107,6 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(409, "order_in_progress", str(error), {"order_id": error.order_id})
         case refusals.OrderAlreadyEnded():
             return Problem(409, "version_conflict", str(error), {"order_id": error.order_id})
-        case refusals.CertificateNotActive():
-            return Problem(409, "already_revoked" if error.status == "revoked" else "version_conflict", str(error))
         case refusals.VersionConflict():
             return Problem(409, "version_conflict", str(error))
         case refusals.PrivateKeyNotStored():
@@ -109,14 +114,14 @@ def problem_of(error: Exception) -> Problem | None:
         case refusals.ProviderVerificationFailed():
             details = {"reason": error.reason, "detail": error.detail}
             return Problem(422, "provider_verification_failed", str(error), details)
-        case refusals.CaRateLimited():
-            return Problem(429, "backend_rate_limited", str(error), None, error.retry_after_seconds)
         case refusals.SealBroken():
             return INTERNAL
         case failures.StoreUnavailable():
             return Problem(503, "service_unavailable", "the store is not available", None, _whole(error))
         case failures.CaThrottled():
             return Problem(429, "backend_rate_limited", error.detail, None, _whole(error))
+        case failures.CaTimedOut():
+            return Problem(504, "backend_timeout", error.detail, None, _whole(error))
         case failures.Retryable():
             return Problem(502, "backend_error", error.detail, None, _whole(error))
         case failures.Permanent():

@@ -56,6 +56,9 @@ class SecretValueAnswer(msgspec.Struct, frozen=True):
     metadata: Mapping[str, Any]
     created_at: datetime
 
+    def __repr__(self) -> str:
+        return "SecretValueAnswer(…)"
+
 
 class SecretList(msgspec.Struct, frozen=True):
     data: Sequence[SecretView]
@@ -90,9 +93,9 @@ def read_secret(
     body = SecretValueAnswer(
         path=secret.path,
         version=found.number,
-        secret_type=secret.secret_type,
+        secret_type=found.secret_type,
         data=msgspec.json.decode(value.reveal()),
-        metadata=secret.metadata,
+        metadata=found.metadata,
         created_at=whole_seconds(found.written_at),
     )
     return Response(body, headers={"Cache-Control": "no-store"})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import BoundedSemaphore
 
 from application.accounts import Accounts
 from application.certificates import Certificates
@@ -19,7 +21,9 @@ from interfaces.postgres.pool import Pool
 
 @dataclass(frozen=True)
 class Services:
-    """`catch_up_audit` brings the audit log up to the last event; `is_ready` says what is missing, if anything."""
+    """`front` are the threads that check tokens and readiness, so that slow handlers hold up neither. `outside` bounds
+    how many requests may wait for somebody outside at the same time. `catch_up_audit` brings the audit log up to the last
+    event; `is_ready` says what is missing, if anything."""
 
     pool: Pool
     store: EventStore
@@ -32,5 +36,7 @@ class Services:
     subscriptions: Subscriptions
     clock: Clock
     ids: Ids
+    front: ThreadPoolExecutor
+    outside: BoundedSemaphore
     catch_up_audit: Callable[[], object]
     is_ready: Callable[[], str | None]

@@ -13,6 +13,7 @@ from litestar.params import FromPath, JSONBody
 from application.caller import Caller
 from application.secret_value import SecretValue
 from domain.errors import NotFound
+from domain.subscription import lies_under
 from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import Name, RequestBody
 from interfaces.http.pages import FromPage, next_cursor
@@ -27,9 +28,6 @@ class DeliverTo(RequestBody, frozen=True):
     secret: str | None = None
     ca_bundle_pem: str | None = None
 
-    def __repr__(self) -> str:
-        return f"DeliverTo(url={self.url!r})"
-
 
 class Subscribe(RequestBody, frozen=True):
     name: Name
@@ -42,6 +40,9 @@ class DeliveryShownOnce(DeliveryView, frozen=True, omit_defaults=True):
     """`secret` is there when it was generated, this once."""
 
     secret: str | None = None
+
+    def __repr__(self) -> str:
+        return "DeliveryShownOnce(…)"
 
 
 class Subscribed(msgspec.Struct, frozen=True):
@@ -82,16 +83,30 @@ def subscribe(data: JSONBody[Subscribe], caller: FromToken, services: FromApp) -
     return Response(Subscribed(**fields), status_code=201, headers={"Location": f"/v1/subscriptions/{subscription_id}"})
 
 
-@get("/subscriptions", opt={"scope": "subscriptions:read"}, responses=ERRORS, sync_to_thread=True)
+@get("/subscriptions", opt={"scope": "subscriptions:read or pki:admin"}, responses=ERRORS, sync_to_thread=True)
 def list_subscriptions(caller: FromToken, services: FromApp, page: FromPage) -> SubscriptionList:
     rows = SUBSCRIPTIONS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, {})
     cursor = next_cursor([place for place, _ in rows], page)
-    return SubscriptionList([view for _, view in rows[: page.limit]], cursor, cursor is not None)
+    visible = [view for _, view in rows[: page.limit] if may_see(caller, view)]
+    return SubscriptionList(visible, cursor, cursor is not None)
 
 
-@get("/subscriptions/{subscription_id:str}", opt={"scope": "subscriptions:read"}, responses=ERRORS, sync_to_thread=True)
+@get(
+    "/subscriptions/{subscription_id:str}",
+    opt={"scope": "subscriptions:read or pki:admin"},
+    responses=ERRORS,
+    sync_to_thread=True,
+)
 def get_subscription(subscription_id: FromPath[str], caller: FromToken, services: FromApp) -> SubscriptionView:
-    return _view(services, caller, subscription_id)
+    view = _view(services, caller, subscription_id)
+    if not may_see(caller, view):
+        caller.require("subscriptions:read")
+    return view
+
+
+def may_see(caller: Caller, view: SubscriptionView) -> bool:
+    """`pki:admin` sees what it may make: subscriptions whose paths all lie under `pki/`."""
+    return caller.may("subscriptions:read") or all(lies_under(path, "pki") for path in view.paths)
 
 
 def _view(services: Services, caller: Caller, subscription_id: str) -> SubscriptionView:

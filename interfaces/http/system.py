@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.metadata import version
 
 import msgspec
@@ -33,10 +34,10 @@ def health() -> Health:
     return Health("ok")
 
 
-@get("/health/ready", opt={"scope": "public"}, responses={503: NOT_READY}, sync_to_thread=True)
-def ready(services: FromApp) -> Response[Health]:
+@get("/health/ready", opt={"scope": "public"}, responses={503: NOT_READY})
+async def ready(services: FromApp) -> Response[Health]:
     """It can serve requests: 503 says why not."""
-    reason = services.is_ready()
+    reason = await asyncio.get_running_loop().run_in_executor(services.front, services.is_ready)
     if reason is None:
         return Response(Health("ready"))
     return Response(Health("not_ready", reason), status_code=503, headers={"Retry-After": "2"})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from application.ports import TxtValue
-from interfaces.postgres.pool import Pool, store_errors
+from interfaces.postgres.pool import Pool
 
 
 class PostgresEmbeddedValues:
@@ -14,21 +14,21 @@ class PostgresEmbeddedValues:
         self._pool = pool
 
     def add(self, values: Sequence[TxtValue]) -> None:
-        with store_errors(), self._pool.connection() as connection, connection.transaction():
+        with self._pool.connection() as connection, connection.transaction():
             connection.cursor().executemany(
                 "INSERT INTO embedded_values VALUES (%s, %s) ON CONFLICT DO NOTHING",
                 [[value.record_name, value.value] for value in values],
             )
 
     def remove(self, values: Sequence[TxtValue]) -> None:
-        with store_errors(), self._pool.connection() as connection, connection.transaction():
+        with self._pool.connection() as connection, connection.transaction():
             connection.cursor().executemany(
                 "DELETE FROM embedded_values WHERE record_name = %s AND value = %s",
                 [[value.record_name, value.value] for value in values],
             )
 
     def values(self, record_name: str) -> Sequence[str]:
-        with store_errors(), self._pool.connection() as connection:
+        with self._pool.connection() as connection:
             rows = connection.execute(
                 "SELECT value FROM embedded_values WHERE record_name = %s ORDER BY value", [record_name]
             ).fetchall()
@@ -47,7 +47,6 @@ class EmbeddedZones:
     def __call__(self) -> Sequence[str]:
         until, zones = self._kept
         if monotonic() >= until:
-            with store_errors():
-                zones = self._list_zones()
+            zones = self._list_zones()
             self._kept = (monotonic() + self.KEPT_SECONDS, zones)
         return zones

@@ -9,7 +9,7 @@ import psycopg
 import structlog
 
 from application.errors import StoreUnavailable
-from interfaces.postgres.pool import SESSION, Pool, store_errors
+from interfaces.postgres.pool import SESSION, Pool
 from projections.catch_up import Follower, Read, catch_up
 
 CHANNEL = "scaivault"
@@ -68,8 +68,7 @@ class Followers:
 
     def _follow(self, follower: Follower) -> None:
         try:
-            with store_errors():
-                catch_up(self._pool, follower, self._read)
+            catch_up(self._pool, follower, self._read)
         except StoreUnavailable as failure:
             log.warning("store_unavailable", detail=failure.detail)
         except Exception:

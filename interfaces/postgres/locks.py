@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from interfaces.postgres.pool import Pool, store_errors
+from interfaces.postgres.pool import Pool
 
 
 class PostgresLocks:
@@ -18,6 +18,5 @@ class PostgresLocks:
     def __call__(self, name: str) -> Iterator[None]:
         """Raises StoreUnavailable when the lock cannot be had in time."""
         with self._pool.connection() as connection, connection.transaction():
-            with store_errors():
-                connection.execute("SELECT pg_advisory_xact_lock(1396785495, hashtext(%s))", [name])
+            connection.execute("SELECT pg_advisory_xact_lock(1396785495, hashtext(%s))", [name])
             yield

@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 
+import msgspec
 import psycopg
 
 from domain.provenance import Recorded
-from interfaces.postgres.pool import Pool, store_errors
+from interfaces.postgres.pool import Pool
 from interfaces.postgres.rebuild import rebuild_view
 from projections.views import FOLLOWING, INLINE, View
 
@@ -23,19 +24,21 @@ CREATE TABLE IF NOT EXISTS views (name text PRIMARY KEY, fingerprint text NOT NU
 
 def migrate(pool: Pool, read: Callable[[int, int], Sequence[Recorded]]) -> Sequence[str]:
     """What was done, one line each; empty where nothing had to be. A view whose form changed is rebuilt from events."""
-    with store_errors(), pool.connection() as connection:
+    with pool.connection() as connection:
+        connection.execute("SET lock_timeout = 0; SET statement_timeout = 0")  # the limits are for requests
         connection.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
         try:
             connection.execute(BOOKKEEPING)
             return [*_apply_files(connection), *_make_views(pool, connection, read)]
         finally:
             connection.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
+            connection.execute("RESET lock_timeout; RESET statement_timeout")
 
 
 def is_migrated(pool: Pool) -> bool:
     """Whether this version's store and views are all there."""
     try:
-        with store_errors(), pool.connection() as connection:
+        with pool.connection() as connection:
             applied = {name for (name,) in connection.execute("SELECT name FROM migrations").fetchall()}
             views = _fingerprints(connection)
     except psycopg.errors.UndefinedTable:
@@ -45,7 +48,10 @@ def is_migrated(pool: Pool) -> bool:
 
 
 def fingerprint(view: View) -> str:
-    return hashlib.sha256(view.ddl.encode()).hexdigest()
+    """Of everything that a stored row depends on: its table, and the form of its document."""
+    document_type = getattr(view, "document_type", None)
+    schema = msgspec.json.encode(msgspec.json.schema(document_type)) if document_type is not None else b""
+    return hashlib.sha256(view.ddl.encode() + schema).hexdigest()
 
 
 def _fingerprints(connection: psycopg.Connection) -> dict[str, str]:

@@ -6,25 +6,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import ConnectionPool
 
 from application.errors import StoreUnavailable
-
-Pool = ConnectionPool[psycopg.Connection]
 
 SESSION = "-c timezone=UTC -c lock_timeout=10s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
 RETRY_AFTER_SECONDS = 2.0
 
 
+LIVELINESS = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+LIMIT_EXCEEDED = "54"  # SQLSTATE class: what was asked is too large, however often it is asked
+
+
+class Pool(ConnectionPool[psycopg.Connection]):
+    """A borrowed connection's errors are the service's own: nobody can forget to translate them."""
+
+    @contextmanager
+    def connection(self, timeout: float | None = None) -> Iterator[psycopg.Connection]:
+        with store_errors(), super().connection(timeout) as connection:
+            try:
+                yield connection
+            except psycopg.Error as problem:
+                if connection.closed:  # in a pipeline its loss can show as any error
+                    raise psycopg.OperationalError("the connection was lost") from problem
+                raise
+
+
 def open_pool(conninfo: str, size: int) -> Pool:
     """Connections are in autocommit mode: a transaction is always written as one. Raises StoreUnavailable."""
-    pool = ConnectionPool(
+    session = {"autocommit": True, "options": SESSION, "application_name": "scaivault", "connect_timeout": 5}
+    pool = Pool(
         conninfo,
-        kwargs={"autocommit": True, "options": SESSION, "application_name": "scaivault", "connect_timeout": 5},
+        kwargs={**session, **LIVELINESS},
         min_size=1,
         max_size=size,
         timeout=10,
-        check=ConnectionPool.check_connection,
+        reconnect_timeout=5,  # then whoever asks next tries afresh, instead of waiting out a long back-off
+        check=Pool.check_connection,
         open=False,
     )
     with store_errors():
@@ -34,10 +52,17 @@ def open_pool(conninfo: str, size: int) -> Pool:
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turns PostgreSQL's being away, busy or read-only into StoreUnavailable; other errors are ours and pass."""
+    """Turns PostgreSQL's being away, busy or read-only, and an empty pool, into StoreUnavailable; other errors are ours
+    and pass."""
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed) as problem:
+    except (
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+        psycopg.errors.IdleInTransactionSessionTimeout,
+    ) as problem:
+        if (problem.sqlstate or "").startswith(LIMIT_EXCEEDED):
+            raise
         raise StoreUnavailable(f"PostgreSQL: {type(problem).__name__}", RETRY_AFTER_SECONDS) from problem
     except psycopg.errors.ReadOnlySqlTransaction as problem:
         raise StoreUnavailable("PostgreSQL is read-only", RETRY_AFTER_SECONDS) from problem

@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Identifier
 from application.event_store import EventStore
 from application.process.todo import Decision, TodoItem
 from domain.provenance import Recorded
-from interfaces.postgres.pool import Pool, store_errors
+from interfaces.postgres.pool import Pool
 from projections.views import FOLLOWING, View
 
 APPEND_LOCK = 1396785494  # the one that append_events takes
@@ -44,7 +44,7 @@ class Difference(msgspec.Struct, frozen=True):
 def rebuild_view(pool: Pool, view: View, read: Read) -> None:
     """Replaces the live view, or makes it where there is none yet."""
     name = Identifier(view.name)
-    with store_errors(), pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+    with pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
         if view in FOLLOWING:  # its follower stands still meanwhile
             cursor.execute(
                 "INSERT INTO positions VALUES (%s, 0) ON CONFLICT (reader) DO UPDATE SET position = 0", [view.name]
@@ -60,7 +60,7 @@ def compare_view(pool: Pool, view: View, read: Read, catch_up: Callable[[], obje
     """Builds it anew, compares it with the live one row by row, and leaves nothing behind. `catch_up` brings a live
     view that follows behind up to the end."""
     name = Identifier(view.name)
-    with store_errors(), pool.connection() as connection, connection.transaction(force_rollback=True):
+    with pool.connection() as connection, connection.transaction(force_rollback=True):
         cursor = connection.cursor()
         _build_shadow(connection, cursor, view, read)
         catch_up()
@@ -139,7 +139,7 @@ def _folded_todo(
     """What the to-do list must hold, by the events alone. Nothing can be appended until the block ends."""
     position = store.recorder.max_notification_id() or 0
     items = _fold(pool, store, decisions, after=0)
-    with store_errors(), pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+    with pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [APPEND_LOCK])
         items |= _fold(pool, store, decisions, after=position)
         yield cursor, [item for item in items.values() if item.step is not None]
@@ -149,7 +149,7 @@ def _fold(pool: Pool, store: EventStore, decisions: Decisions, after: int) -> di
     """What is next for each aggregate that has an event after that position."""
     items = {}
     for aggregate_class, decision in decisions.items():
-        with store_errors(), pool.connection() as connection:
+        with pool.connection() as connection:
             subjects = connection.execute(SUBJECTS, [f"{aggregate_class.TOPIC}.", after]).fetchall()  # type: ignore[attr-defined]
         for (subject,) in subjects:
             item = decision.item(store.load(aggregate_class, subject))

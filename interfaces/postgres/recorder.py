@@ -24,12 +24,12 @@ from application.process.todo import LeaseLost
 from domain.errors import NotFound
 from domain.event import DomainEvent
 from domain.provenance import Provenance, Recorded
-from interfaces.postgres.pool import Pool, store_errors
+from interfaces.postgres.pool import Pool
 
 LEASE_LOST = "SV001"
 
 APPEND = """
-SELECT append_events(%s, %s, %s, %s::json[], %s, %s, %s, %s, %s, %s::timestamptz[], %s, %s, %s)
+SELECT * FROM append_events(%s, %s, %s, %s::json[], %s, %s, %s, %s, %s, %s::timestamptz[], %s, %s, %s)
 """
 ONE_AGGREGATE = """
 SELECT originator_id, originator_version, topic, state::text FROM events
@@ -55,13 +55,13 @@ class PostgresRecorder(ApplicationRecorder):
         append: Append = kwargs["append"]
         try:
             with (
-                store_errors(),
                 self._pool.connection() as connection,
-                connection.pipeline(),
+                connection.pipeline() as pipeline,
                 connection.transaction(),
                 connection.cursor() as cursor,
             ):
-                last = _append(cursor, stored_events, append)
+                last, append.still_held = _append(cursor, stored_events, append)
+                pipeline.sync()  # without it the server takes us for busy, and its time-outs do not run
                 positions = range(last - len(stored_events) + 1, last + 1)
                 recorded = [
                     Recorded(position, event, append.by)
@@ -82,7 +82,7 @@ class PostgresRecorder(ApplicationRecorder):
         desc: bool = False,
         limit: int | None = None,
     ) -> Sequence[StoredEvent]:
-        with store_errors(), self._pool.connection() as connection:
+        with self._pool.connection() as connection:
             rows = connection.execute(ONE_AGGREGATE, [originator_id, gt or 0, lte or ALL]).fetchall()
         events = [StoredEvent(subject, version, topic, state.encode()) for subject, version, topic, state in rows]
         if desc:
@@ -106,7 +106,7 @@ class PostgresRecorder(ApplicationRecorder):
         ]
 
     def max_notification_id(self) -> int | None:
-        with store_errors(), self._pool.connection() as connection:
+        with self._pool.connection() as connection:
             row = connection.execute("SELECT max(position) FROM events").fetchone()
         return row[0] if row else None
 
@@ -119,14 +119,14 @@ class PostgresRecorder(ApplicationRecorder):
 
     def origin(self, subject_id: str) -> Provenance:
         """See `application.event_store.History`."""
-        with store_errors(), self._pool.connection() as connection:
+        with self._pool.connection() as connection:
             row = connection.execute(ORIGIN, [subject_id]).fetchone()
         if row is None:
             raise NotFound("event", subject_id)
         return msgspec.json.decode(row[0], type=Provenance)
 
     def _history(self, after: int, stop: int, limit: int) -> Sequence[TupleRow]:
-        with store_errors(), self._pool.connection() as connection:
+        with self._pool.connection() as connection:
             return connection.execute(HISTORY, [after, stop, limit]).fetchall()
 
     def _recorded(
@@ -138,7 +138,7 @@ class PostgresRecorder(ApplicationRecorder):
         return Recorded(position, event, msgspec.json.decode(provenance, type=Provenance))
 
 
-def _append(cursor: psycopg.Cursor[TupleRow], stored_events: Sequence[StoredEvent], append: Append) -> int:
+def _append(cursor: psycopg.Cursor[TupleRow], stored_events: Sequence[StoredEvent], append: Append) -> tuple[int, bool]:
     claim = append.claim
     cursor.execute(
         APPEND,
@@ -161,8 +161,8 @@ def _append(cursor: psycopg.Cursor[TupleRow], stored_events: Sequence[StoredEven
     row = cursor.fetchone()
     if row is None:
         raise psycopg.InternalError("append_events gave no answer")
-    last: int = row[0]
-    return last
+    last, still_held = row
+    return last, still_held
 
 
 def _translate(problem: psycopg.Error) -> NoReturn:

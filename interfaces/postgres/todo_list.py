@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from application.process.todo import Claim
-from interfaces.postgres.pool import Pool, store_errors
+from interfaces.postgres.pool import Pool
 
 CLAIM = """
 WITH due AS (
@@ -42,7 +42,7 @@ class PostgresTodoList:
         self._pool = pool
 
     def claim(self, limit: int, lease: timedelta) -> Sequence[Claim]:
-        with store_errors(), self._pool.connection() as connection:
+        with self._pool.connection() as connection:
             return [Claim(*row) for row in connection.execute(CLAIM, [limit, lease]).fetchall()]
 
     def extend(self, claims: Collection[Claim], lease: timedelta) -> Collection[Claim]:
@@ -51,20 +51,20 @@ class PostgresTodoList:
             [claim.subject for claim in claims],
             [claim.fence for claim in claims],
         ]
-        with store_errors(), self._pool.connection() as connection:
+        with self._pool.connection() as connection:
             fences = {fence for (fence,) in connection.execute(EXTEND, [lease, *held]).fetchall()}
         return [claim for claim in claims if claim.fence in fences]
 
     def release(self, claim: Claim, retry_in: timedelta) -> None:
         row = [claim.process, claim.subject, claim.fence]
-        with store_errors(), self._pool.connection() as connection:
+        with self._pool.connection() as connection:
             if retry_in:
                 connection.execute(RELEASE, [retry_in, *row])
             else:
                 connection.execute(HAND_BACK, row)
 
     def next_due_in(self) -> timedelta | None:
-        with store_errors(), self._pool.connection() as connection:
+        with self._pool.connection() as connection:
             row = connection.execute(NEXT_DUE).fetchone()
         wait: timedelta | None = row[0] if row else None
         return wait

@@ -45,6 +45,9 @@ class Sealer:
             ciphertext=_encrypt(data_key, plaintext.reveal(), authenticated),
         )
 
+    def knows(self, key_id: str) -> bool:
+        return key_id in self._keys
+
     def open(self, label: Sequence[str], envelope: Envelope) -> SecretValue:
         """Raises DoesNotOpen."""
         master_key = self._keys.get(envelope.key_id)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from application.ports import Ids
 from application.secret_value import SecretValue
 from domain.errors import SealBroken
-from interfaces.postgres.pool import Pool, store_errors
+from interfaces.postgres.pool import Pool
 from interfaces.sealing.envelope import DoesNotOpen, Envelope, Sealer
 
 INSERT = """
@@ -32,7 +32,7 @@ class PostgresKeyStore:
         sealed_id = self._ids.new("sealed")
         label = [kind, tenant_id, owner_id, sealed_id]
         envelope = self._sealer.seal(label, plaintext)
-        with store_errors(), self._pool.connection() as connection:
+        with self._pool.connection() as connection:
             connection.execute(
                 INSERT,
                 [sealed_id, kind, tenant_id, owner_id, envelope.key_id, envelope.wrapped_key, envelope.ciphertext],
@@ -40,7 +40,7 @@ class PostgresKeyStore:
         return sealed_id
 
     def open(self, kind: str, tenant_id: str, owner_id: str, sealed_id: str) -> SecretValue:
-        with store_errors(), self._pool.connection() as connection:
+        with self._pool.connection() as connection:
             row = connection.execute(SELECT, [sealed_id]).fetchone()
         if row is None:
             raise SealBroken(kind, owner_id)
@@ -49,6 +49,12 @@ class PostgresKeyStore:
         except DoesNotOpen as problem:
             raise SealBroken(kind, owner_id) from problem
 
+    def missing_master_keys(self) -> Sequence[str]:
+        """The ids of master keys under which something is sealed that does not open here."""
+        with self._pool.connection() as connection:
+            rows = connection.execute("SELECT DISTINCT key_id FROM sealed WHERE key_id IS NOT NULL").fetchall()
+        return sorted(key_id for (key_id,) in rows if not self._sealer.knows(key_id))
+
     def shred(self, sealed_ids: Sequence[str]) -> None:
-        with store_errors(), self._pool.connection() as connection:
+        with self._pool.connection() as connection:
             connection.execute(SHRED, [list(sealed_ids)])

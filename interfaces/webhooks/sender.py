@@ -35,7 +35,7 @@ class HttpWebhookSender:
                 with suppress(httpx.HTTPError):
                     _drain(response)
                 return WebhookResponse(response.status_code, retry_after_seconds(response.headers))
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: no IDNA
             raise EgressRefused(f"the receiver's address is no URL: {clean(str(error))}") from error
         except (httpx.HTTPError, ResolverFailed) as error:
             raise EndpointUnreachable(clean(str(error)) or type(error).__name__) from error

@@ -17,6 +17,9 @@ from domain.errors import FieldProblem, InvalidFields, NameInUse, NotFound
 from interfaces.acme.account_key import thumbprint
 from tests.application.world import OWNER, STRANGER, World, field_codes
 from tests.fakes_ca import DIRECTORY_URL, refused
+from tests.servers.https import ca_bundle_pem
+
+BUNDLE = ca_bundle_pem()
 
 EAB = ExternalAccountBinding("kid-1", SecretValue("aG1hYw"))
 
@@ -64,13 +67,13 @@ def test_the_key_is_sealed_before_the_ca_sees_it(world: World) -> None:
 
 
 def test_whoever_speaks_as_the_account_has_its_key(world: World) -> None:
-    account_id = register(world, ca_bundle_pem="-----BEGIN…")
+    account_id = register(world, ca_bundle_pem=BUNDLE)
     account, at_ca = world.accounts.at_ca(account_id)
     assert account.key_thumbprint == thumbprint(at_ca.key_pem)
     assert (at_ca.directory_url, at_ca.account_url, at_ca.ca_bundle_pem) == (
         DIRECTORY_URL,
         account.account_url,
-        "-----BEGIN…",
+        BUNDLE,
     )
     assert at_ca.key_pem.reveal_text() not in repr(world.recorded)
     with pytest.raises(NotFound):

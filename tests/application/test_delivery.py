@@ -14,13 +14,15 @@ import pytest
 from application.errors import EgressRefused, EndpointUnreachable, Failure, StoreUnavailable
 from application.ports import WebhookResponse
 from application.process.delivery import Attempt, next_step
-from application.process.todo import Claim
 from application.process.worker import LEASE
 from application.secret_value import SecretValue
 from domain.delivery import RETRY_DELAYS, Delivery
 from domain.provenance import Recorded
 from tests.application.calls import Death, Killed
 from tests.application.world import OWNER, STRANGER, World
+from tests.servers.https import ca_bundle_pem
+
+BUNDLE = ca_bundle_pem()
 
 SECRET = "correct horse battery staple"
 URL = "https://hooks.acme.example/"
@@ -41,7 +43,7 @@ def subscribe(
         events=events,
         url=URL,
         secret=SecretValue(SECRET),
-        ca_bundle_pem="-----BEGIN…",
+        ca_bundle_pem=BUNDLE,
         caller=STRANGER if stranger else OWNER,
     )
     return subscription_id
@@ -134,7 +136,7 @@ def test_a_delivery_is_signed_over_what_is_sent(world: World) -> None:
     world.clock.advance(timedelta(seconds=3))
     world.run_until_quiet()
     (request,) = world.sender.sent
-    assert (request.url, request.ca_bundle_pem) == (URL, "-----BEGIN…")
+    assert (request.url, request.ca_bundle_pem) == (URL, BUNDLE)
     timestamp = request.headers["X-ScaiVault-Timestamp"]
     assert int(timestamp) == int(world.clock.now().timestamp())
     digest = hmac.new(SECRET.encode(), timestamp.encode() + b"." + request.body, hashlib.sha256).hexdigest()
@@ -293,12 +295,14 @@ def test_a_delivery_makes_as_many_calls_as_are_tried_here(world: World) -> None:
     ]
 
 
-def test_a_claim_that_came_too_early_sends_nothing(world: World) -> None:
+def test_a_delivery_that_crashes_again_and_again_counts_as_a_failed_attempt(world: World) -> None:
     delivery_id = owing(world)
-    world.sender.answers.append(WebhookResponse(500, None))
-    world.run_for(timedelta(seconds=1))
-    with world.records_nothing():
-        world.work(Claim("delivery", delivery_id, fence=99, attempts=1))
+    (claim,) = world.recorder.claim(1, LEASE)
+    world.processes["delivery"].give_up(claim)
+    (failed,) = attempts(world, delivery_id)
+    assert isinstance(failed.event, Delivery.AttemptFailed)
+    assert failed.event.status is None
+    world.run_until_quiet()
     assert len(world.sender.sent) == 1
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from application.errors import CaRefused, CaThrottled, CaUnavailable, EgressRefused
 from application.ports import CaAccount
-from domain.account import Account
 from domain.acme import ERROR_NAMESPACE, OrderObject, Problem, Subproblem
 from domain.certificate import Certificate
 from domain.order import Order
@@ -269,15 +268,6 @@ def test_a_ca_that_must_not_be_dialled_is_no_fault_of_the_provider(world: World)
     world.run_until_quiet()
     error = world.failure(order_id).error
     assert (error.code, error.message) == ("backend_error", "10.0.0.1 must not be dialled")
-
-
-def test_an_order_without_its_accounts_key_ends(world: World) -> None:
-    order_id = world.placed()
-    (registered,) = (event for event in world.recorded if isinstance(event, Account.Registered))
-    world.calls.before("ca.answer", lambda: world.sealed.shred([registered.sealed_key_id]))
-    world.run_until_quiet()
-    assert world.failure(order_id).error.code == "backend_error"
-    world.require_sound()
 
 
 def test_an_order_that_the_ca_gives_up_ends_with_its_reason(world: World) -> None:

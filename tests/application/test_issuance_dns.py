@@ -16,6 +16,7 @@ from application.errors import (
     ZoneUnreachable,
 )
 from application.ports import TxtValue
+from domain.errors import OrderInProgress
 from domain.order import Order
 from tests.application.outside import Change
 from tests.application.world import NAMES, OWNER, RECORD, ZONE, World
@@ -133,7 +134,8 @@ def test_an_order_whose_credentials_are_gone_says_so(world: World) -> None:
     world.run_for(MINUTE)
     failed = world.failure(order_id)
     assert failed.error.code == "provider_error"
-    assert "api_token" in failed.error.message
+    assert "dns/main" not in failed.error.message
+    assert "credentials_path" in failed.error.message
 
 
 # --- propagation ---
@@ -232,7 +234,39 @@ def test_a_cancelled_order_leaves_nothing_behind(world: World) -> None:
     world.require_sound()
 
 
-@pytest.mark.parametrize("call", ["zone.add", "ca.answer", "ca.finalize", "ca.chain"])
+@pytest.mark.parametrize("call", ["ca.finalize", "ca.chain"])
+def test_an_order_that_the_ca_may_fulfil_at_any_moment_is_not_cancelled(world: World, call: str) -> None:
+    order_id = world.placed()
+
+    def cancel() -> None:
+        with pytest.raises(OrderInProgress):
+            world.orders.cancel(order_id, OWNER)
+
+    world.calls.before(call, cancel)
+    world.run_until_quiet()
+    assert world.order(order_id).ended == "valid"
+    world.require_sound()
+
+
+def test_a_value_that_another_order_shows_is_left_to_that_order(world: World) -> None:
+    order_id = world.placed()
+    world.calls.before(
+        "ca.chain", lambda: world.views.shown_by("acme_order_other", {held.value for held in world.zones.held})
+    )
+    world.run_until_quiet()
+    assert world.order(order_id).ended == "valid"
+    assert len(world.zones.held) == 2
+
+
+def test_values_that_somebody_removed_are_written_again(world: World) -> None:
+    order_id = world.placed()
+    world.calls.before("resolver.unseen", lambda: world.zones.of(ZONE).remove(sorted(world.zones.held)))
+    world.run_until_quiet()
+    assert world.order(order_id).ended == "valid"
+    world.require_sound()
+
+
+@pytest.mark.parametrize("call", ["zone.add", "ca.answer"])
 def test_an_order_that_is_cancelled_in_the_middle_of_a_step_is_cleaned_up(world: World, call: str) -> None:
     order_id = world.placed()
     world.calls.before(call, lambda: world.orders.cancel(order_id, OWNER))

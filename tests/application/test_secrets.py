@@ -32,7 +32,7 @@ def test_a_secret_is_read_as_it_was_written(world: World) -> None:
     assert world.secrets.write(PATH, data, "json", {"owner": "ops"}, OWNER) == 1
     assert value_of(world) == data
     secret, version, _ = world.secrets.read(PATH, None, OWNER)
-    assert (secret.path, secret.secret_type, secret.metadata) == (PATH, "json", {"owner": "ops"})
+    assert (secret.path, version.secret_type, version.metadata) == (PATH, "json", {"owner": "ops"})
     assert (version.number, version.written_at) == (1, world.clock.now())
 
 

@@ -14,6 +14,9 @@ from domain.errors import Denied, InvalidFields
 from domain.subscription import EVENT_TYPES, Subscription
 from domain.token import Scope
 from tests.application.world import OWNER, World, caller, field_codes
+from tests.servers.https import ca_bundle_pem
+
+BUNDLE = ca_bundle_pem()
 
 OWN = SecretValue("sixteen letters!")
 
@@ -36,14 +39,14 @@ def subscribe(world: World, caller: Caller = OWNER, **wrong: Any) -> tuple[str, 
 
 
 def test_a_subscription_is_kept_with_whose_it_is(world: World) -> None:
-    subscription_id, _ = subscribe(world, ca_bundle_pem="-----BEGIN…", events=["order.invalid", *EVENT_TYPES])
+    subscription_id, _ = subscribe(world, ca_bundle_pem=BUNDLE, events=["order.invalid", *EVENT_TYPES])
     (subscribed,) = world.events(subscription_id)
     assert isinstance(subscribed, Subscription.Subscribed)
     assert (subscribed.tenant_id, subscribed.identity_id) == (OWNER.tenant_id, OWNER.token_id)
     assert (subscribed.paths, subscribed.event_types) == (("pki/certificates/*",), EVENT_TYPES)
     assert (subscribed.target.url, subscribed.target.ca_bundle_pem) == (
         "https://hooks.acme.example/a?b=c",
-        "-----BEGIN…",
+        BUNDLE,
     )
 
 

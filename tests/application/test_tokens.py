@@ -163,9 +163,9 @@ def test_a_token_is_valid_from_its_networks_alone(
 
 
 def test_a_token_sees_the_certificates_of_its_limits_alone() -> None:
-    assert caller().sees_certificate("cert_2")
+    assert caller().limits.allow_certificate("cert_2")
     bearer = caller(limits=Limits(certificate_ids=("cert_1",)))
-    assert bearer.sees_certificate("cert_1")
-    assert not bearer.sees_certificate("cert_2")
+    assert bearer.limits.allow_certificate("cert_1")
+    assert not bearer.limits.allow_certificate("cert_2")
     with pytest.raises(Denied):
         bearer.require_certificate("cert_2")

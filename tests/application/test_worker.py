@@ -15,7 +15,14 @@ from application.event_store import EventStore
 from application.process import worker
 from application.process.delivery import DECISION
 from application.process.todo import Claim, LeaseLost
-from application.process.worker import CRASHED_RETRY, LEASE, LONGEST_CRASHED_RETRY, LONGEST_IDLE_SECONDS, Worker
+from application.process.worker import (
+    CRASHED_RETRY,
+    LEASE,
+    LONGEST_CRASHED_RETRY,
+    LONGEST_IDLE_SECONDS,
+    MOST_CRASHES,
+    Worker,
+)
 from domain.delivery import Delivery
 from domain.errors import VersionConflict
 from domain.provenance import DEFAULT_TENANT, Provenance
@@ -78,9 +85,13 @@ class Errands:
 
     def __init__(self, do: Callable[[Claim], None]) -> None:
         self._do = do
+        self.given_up: list[str] = []
 
     def perform(self, claim: Claim) -> None:
         self._do(claim)
+
+    def give_up(self, claim: Claim) -> None:
+        self.given_up.append(claim.subject)
 
 
 class Rig:
@@ -92,7 +103,8 @@ class Rig:
         self.store = EventStore(self.memory, {Delivery: DECISION})
         self.todo = WatchedTodo(self.memory)
         self.wake, self.stop = threading.Event(), threading.Event()
-        self.worker = Worker(self.todo, {Errands.name: Errands(do or self.deliver)}, slots, self.wake)
+        self.errands = Errands(do or self.deliver)
+        self.worker = Worker(self.todo, {Errands.name: self.errands}, slots, self.wake)
         for number in range(due):
             self.owe(f"del_{number:02}")
 
@@ -290,6 +302,19 @@ def test_a_step_that_crashes_is_tried_again_later_and_later(logs: list[Any]) -> 
     assert waits == [*doubled, *[LONGEST_CRASHED_RETRY] * 5]
     assert outcomes(logs)[:12] == ["crashed"] * 12
     assert sum(entry["event"] == "step_crashed" for entry in logs) == 12
+
+
+@pytest.mark.usefixtures("logs")
+def test_a_step_that_crashes_for_ever_is_given_up() -> None:
+    rig = Rig(fail_with(*(ZeroDivisionError() for _ in range(MOST_CRASHES))))
+
+    with rig.running():
+        for attempt in range(1, MOST_CRASHES + 1):
+            claim, retry_in = rig.released()
+            assert rig.errands.given_up == ([claim.subject] if attempt == MOST_CRASHES else [])
+            rig.clock.advance(retry_in)
+            rig.wake.set()
+        rig.released()
 
 
 @pytest.mark.parametrize(

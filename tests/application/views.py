@@ -26,9 +26,23 @@ class Views:
         self._zones: defaultdict[str, list[ManagedZones]] = defaultdict(list)
         self._names: set[tuple[str, ...]] = set()
         self._running: dict[str, tuple[str, frozenset[str]]] = {}
+        self._embedded: list[tuple[str, str]] = []
+        self._shown: dict[str, set[str]] = {}
 
     def managed_zones(self, tenant_id: str) -> list[ManagedZones]:
         return self._zones[tenant_id]
+
+    def is_account_name(self, tenant_id: str, name: str) -> bool:
+        return (Account.Registered.TOPIC, tenant_id, name) in self._names
+
+    def embedded_zones_of_others(self, tenant_id: str) -> Sequence[str]:
+        return [zone for other, zone in self._embedded if other != tenant_id]
+
+    def is_shown_for_another(self, order_id: str, record_value: str) -> bool:
+        return any(record_value in values for other, values in self._shown.items() if other != order_id)
+
+    def shown_by(self, order_id: str, record_values: set[str]) -> None:
+        self._shown[order_id] = record_values
 
     def running_order(self, account_id: str, dns_names: Sequence[str]) -> str | None:
         return self._running_for(account_id, dns_names)
@@ -54,12 +68,17 @@ class Views:
             case DnsProvider.Connected(managed_zones=zones, timestamp=at):
                 self._names.add(_name_of(event))
                 self._zones[event.tenant_id].append(ManagedZones(event.originator_id, zones, at))
+                if event.provider_type == "embedded":
+                    self._embedded += [(event.tenant_id, zone) for zone in zones]
             case Account.Registered():
                 self._names.add(_name_of(event))
             case Order.Placed(account_id=account_id):
                 self._running[event.originator_id] = (account_id, frozenset(_names_of(event)))
+            case Order.ChallengesOffered(challenges=challenges):
+                self._shown[event.originator_id] = {offered.record.value for offered in challenges if offered.record}
             case Order.Completed() | Order.Failed():
                 del self._running[event.originator_id]
+                self._shown.pop(event.originator_id, None)
             case Subscription.Subscribed(tenant_id=tenant_id, paths=paths, event_types=types):
                 self.listeners.append(Listener(event.originator_id, tenant_id, paths, types, recorded.position))
 

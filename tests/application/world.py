@@ -82,14 +82,20 @@ class World:
         self.store = store
         self.secrets = Secrets(store, keys, self.clock, self.ids)
         self.tokens = Tokens(store, keys, self.clock, self.ids)
-        self.accounts = Accounts(store, keys, ca, load_catalogue(), thumbprint, self.clock, self.ids)
-        self.providers = DnsProviders(store, keys, self.zones, self.secrets, self.clock, self.ids)
+        self.accounts = Accounts(
+            store, keys, ca, self.calls.of("views", self.views), load_catalogue(), thumbprint, self.clock, self.ids
+        )
+        self.providers = DnsProviders(
+            store, keys, self.zones, self.calls.of("views", self.views), self.secrets, self.clock, self.ids
+        )
         self.orders = Orders(store, self.calls.of("views", self.views), FewSuffixes(), self.clock, self.ids)
         self.certificates = Certificates(store, keys, self.clock, self.ids)
         self.subscriptions = Subscriptions(store, keys, self.clock, self.ids)
         self.fan_out = FanOut(store, lambda: self.views.listeners)
         self.processes: Mapping[str, Process] = {
-            issuance.NAME: Issuance(store, recorder, keys, self.accounts, ca, self.providers, resolver, self.clock),
+            issuance.NAME: Issuance(
+                store, recorder, keys, self.accounts, ca, self.providers, resolver, self.views, self.clock
+            ),
             delivery.NAME: Deliveries(store, recorder, keys, sender, signed_headers, lambda: self.chance, self.clock),
         }
 

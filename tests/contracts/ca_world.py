@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from application.ports import CaAccount, CertificateAuthority
 from application.secret_value import SecretValue
+from application.x509 import new_private_key
 from domain.acme import AuthorizationObject, OrderObject
-from interfaces.acme.account_key import new_account_key, thumbprint
+from interfaces.acme.account_key import thumbprint
 from interfaces.egress import Egress
 from tests.servers.process import wait_until
 
@@ -91,7 +92,7 @@ class World:
     dns_name: str = field(default_factory=lambda: f"{secrets.token_hex(6)}.acme.example")
 
     def register(self, key_pem: SecretValue | None = None) -> CaAccount:
-        key_pem = key_pem or new_account_key()
+        key_pem = key_pem or new_private_key("ec256")
         url = self.ca.register(self.directory_url, key_pem, "ops@acme.example", None, self.ca_bundle_pem)
         return CaAccount(self.directory_url, url, key_pem, self.ca_bundle_pem)
 

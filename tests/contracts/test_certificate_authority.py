@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from application.errors import CaRefused
 from application.ports import CaAccount, ExternalAccountBinding
 from application.secret_value import SecretValue
-from interfaces.acme.account_key import new_account_key
+from application.x509 import new_private_key
+from domain.order import KeyType
 from interfaces.acme.chains import topmost_issuer
 from interfaces.acme.client import AcmeClient
 from interfaces.egress import Egress
@@ -84,8 +85,8 @@ def test_registering_a_key_again_gives_the_same_account(world: World) -> None:
 
 
 @pytest.mark.parametrize("key_type", ["ec256", "ec384", "rsa2048"])
-def test_every_kind_of_account_key_signs(world: World, key_type: str) -> None:
-    account = world.register(new_account_key(key_type))
+def test_every_kind_of_account_key_signs(world: World, key_type: KeyType) -> None:
+    account = world.register(new_private_key(key_type))
     assert world.ca.new_order(account, [world.dns_name], None).status == "pending"
 
 
@@ -113,7 +114,9 @@ def test_an_order_offers_dns_challenges_for_the_apex_and_the_wildcard(world: Wor
 
 def test_an_unknown_account_is_refused(world: World) -> None:
     account = world.register()
-    unknown = CaAccount(account.directory_url, account.account_url + "0000", new_account_key(), account.ca_bundle_pem)
+    unknown = CaAccount(
+        account.directory_url, account.account_url + "0000", new_private_key("ec256"), account.ca_bundle_pem
+    )
     with pytest.raises(CaRefused) as refusal:
         world.ca.new_order(unknown, [world.dns_name], None)
     assert refusal.value.problem.name == "accountDoesNotExist"
@@ -207,9 +210,9 @@ def test_an_account_is_bound_to_an_external_one(
         Pebble(tmp_path, zone[1], external_account_keys=keys) as pebble,
         closing(AcmeClient(Egress([LOOPBACK]), USER_AGENT)) as ca,
     ):
-        place = (pebble.directory_url, new_account_key(), "ops@acme.example")
+        place = (pebble.directory_url, new_private_key("ec256"), "ops@acme.example")
         assert ca.capabilities(pebble.directory_url, pebble.ca_bundle_pem).eab_required
         assert ca.register(*place, ExternalAccountBinding("kid-1", SecretValue(write(hmac_key))), pebble.ca_bundle_pem)
         with pytest.raises(CaRefused) as refusal:
-            ca.register(pebble.directory_url, new_account_key(), "ops@acme.example", None, pebble.ca_bundle_pem)
+            ca.register(pebble.directory_url, new_private_key("ec256"), "ops@acme.example", None, pebble.ca_bundle_pem)
         assert refusal.value.problem.name == "externalAccountRequired"

@@ -141,10 +141,11 @@ def claim_one(world: World) -> Claim:
     return claim
 
 
-def report_failed_attempt(world: World, claim: Claim, at: datetime) -> None:
+def report_failed_attempt(world: World, claim: Claim, at: datetime) -> bool:
+    """Whether the claim goes on to the next step."""
     delivery = world.store.load(Delivery, claim.subject)
     fail_attempt(delivery, at)
-    world.store.record(delivery, by=BY, claim=claim)
+    return world.store.record(delivery, by=BY, claim=claim)
 
 
 def everything(world: World) -> tuple[Sequence[Recorded], Sequence[TodoItem]]:
@@ -514,10 +515,10 @@ def test_a_reporter_keeps_its_lease_while_the_next_step_is_due(world: World) -> 
     record_owed(world, "del_1")
     claim = claim_one(world)
 
-    report_failed_attempt(world, claim, world.now() - HOUR)
+    assert report_failed_attempt(world, claim, world.now() - HOUR)
 
     assert world.todo.claim(1, LEASE) == []
-    report_failed_attempt(world, claim, world.now() - HOUR)
+    assert report_failed_attempt(world, claim, world.now() - HOUR)
     assert world.store.load(Delivery, "del_1").attempts == 2
 
 
@@ -525,11 +526,22 @@ def test_a_reporter_gives_its_lease_back_when_the_next_step_is_for_later(world: 
     record_owed(world, "del_1")
     claim = claim_one(world)
 
-    report_failed_attempt(world, claim, world.now() + HOUR)
+    assert not report_failed_attempt(world, claim, world.now() + HOUR)
 
     assert list(world.todo.extend([claim], LEASE)) == []
     with pytest.raises(LeaseLost):
         report_failed_attempt(world, claim, world.now())
+
+
+def test_there_is_no_next_step_for_who_reports_the_last_or_holds_no_claim(world: World) -> None:
+    record_owed(world, "del_1", "del_2")
+    claim = claim_one(world)
+    last, other = world.store.load(Delivery, "del_1"), world.store.load(Delivery, "del_2")
+    last.delivered(200, world.now())
+    fail_attempt(other, world.now() - HOUR)
+
+    assert not world.store.record(other, by=BY)
+    assert not world.store.record(last, by=BY, claim=claim)
 
 
 def test_the_lease_of_one_row_lets_nobody_write_under_that_of_another(world: World) -> None:

@@ -44,7 +44,7 @@ def test_a_secret_is_stored_as_the_first_version_under_its_path() -> None:
         )
     ]
     assert secret.id == secret_id("tnt_default", "dns/route53")
-    assert secret.versions == (SecretVersion(1, "sealed_1", NOW),)
+    assert secret.versions == (SecretVersion(1, "json", {"owner": "ops"}, "sealed_1", NOW),)
 
 
 def test_a_write_adds_a_version_and_overwrites_none() -> None:
@@ -57,8 +57,10 @@ def test_a_write_adds_a_version_and_overwrites_none() -> None:
             {"number": 2, "secret_type": "kv", "metadata": {"owner": "dev"}, "sealed_id": "sealed_2"},
         )
     ]
-    assert secret.versions == (SecretVersion(1, "sealed_1", NOW), SecretVersion(2, "sealed_2", LATER))
-    assert (secret.secret_type, secret.metadata) == ("kv", {"owner": "dev"})
+    assert secret.versions == (
+        SecretVersion(1, "json", {"owner": "ops"}, "sealed_1", NOW),
+        SecretVersion(2, "kv", {"owner": "dev"}, "sealed_2", LATER),
+    )
 
 
 def test_versions_are_numbered_on_and_on() -> None:

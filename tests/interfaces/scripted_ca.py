@@ -6,7 +6,7 @@ import itertools
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from ipaddress import ip_network
 from typing import Any
 
@@ -15,15 +15,16 @@ from acme.jws import JWS
 from josepy.json_util import encode_b64jose
 
 from application.ports import CaAccount
+from application.x509 import new_private_key
 from domain.acme import ERROR_NAMESPACE
-from interfaces.acme.account_key import new_account_key, signing_key
+from interfaces.acme.account_key import signing_key
 from interfaces.acme.client import AcmeClient
 from interfaces.egress import Egress
 from tests.servers.https import Answer, Asked, LoopbackServer, ca_bundle_pem, serving
 
 Reply = Answer | Callable[[Asked], Answer]
 
-PEM_KEY = new_account_key()
+PEM_KEY = new_private_key("ec256")
 ORDER: dict[str, Any] = {"status": "pending", "finalize": "https://localhost/finalize", "authorizations": []}
 
 
@@ -91,9 +92,11 @@ def _opened(body: bytes) -> dict[str, Any]:
 
 
 @contextmanager
-def staged(timeout_seconds: float = 10) -> Iterator[Stage]:
+def staged(timeout_seconds: float = 10, client: AcmeClient | None = None) -> Iterator[Stage]:
+    """With a `client` this is one more server for it."""
     ca = ScriptedCa()
     egress = Egress([ip_network("127.0.0.0/8")])
-    with serving(ca.answer) as server, closing(AcmeClient(egress, "ScaiVault/0.1.0", timeout_seconds)) as client:
+    own = nullcontext(client) if client else closing(AcmeClient(egress, "ScaiVault/0.1.0", timeout_seconds))
+    with serving(ca.answer) as server, own as asking:
         ca.url = server.url
-        yield Stage(ca, server, client)
+        yield Stage(ca, server, asking)

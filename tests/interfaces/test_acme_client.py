@@ -6,6 +6,7 @@ import base64
 import hashlib
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,9 +20,11 @@ from josepy.jwk import JWKOct
 from application.errors import CaRefused, CaUnavailable
 from application.ports import Capabilities, ExternalAccountBinding
 from application.secret_value import SecretValue
+from application.x509 import new_private_key
 from domain.acme import ERROR_NAMESPACE, ChallengeObject, OrderObject, Problem
 from domain.errors import InvalidFields
-from interfaces.acme.account_key import new_account_key, signing_key, thumbprint
+from domain.order import KeyType
+from interfaces.acme.account_key import signing_key, thumbprint
 from tests.fakes_ca_issuance import OTHER_ROOT, ROOT, authority, pem
 from tests.interfaces.scripted_ca import ORDER, PEM_KEY, Stage, json_answer, problem_answer, staged
 from tests.servers.https import Answer, Asked, ca_bundle_pem
@@ -124,8 +127,8 @@ def test_an_external_account_key_that_is_no_base64_is_named(stage: Stage, writte
 
 
 @pytest.mark.parametrize(("key_type", "algorithm"), [("ec256", "ES256"), ("ec384", "ES384"), ("rsa2048", "RS256")])
-def test_each_kind_of_account_key_has_its_algorithm(key_type: str, algorithm: str) -> None:
-    assert signing_key(new_account_key(key_type)).algorithm.name == algorithm
+def test_each_kind_of_account_key_has_its_algorithm(key_type: KeyType, algorithm: str) -> None:
+    assert signing_key(new_private_key(key_type)).algorithm.name == algorithm
 
 
 def test_the_thumbprint_is_the_one_of_rfc_7638() -> None:
@@ -172,6 +175,13 @@ def test_an_order_says_when_to_ask_again_and_what_went_wrong(stage: Stage) -> No
     assert (processing.status, processing.retry_after_seconds) == ("processing", 7)
     assert processing.certificate_url is None
     assert (invalid.retry_after_seconds, invalid.error) == (None, Problem(ERROR_NAMESPACE + "caa", "forbidden"))
+
+
+@pytest.mark.parametrize(("count", "taken"), [(100, True), (101, False)])
+def test_an_order_has_at_most_as_many_authorizations_as_names(stage: Stage, count: int, taken: bool) -> None:
+    stage.ca.replies["/order"] = [json_answer({**ORDER, "authorizations": [stage.url("/authz")] * count})]
+    with nullcontext() if taken else pytest.raises(CaUnavailable, match="100"):
+        assert len(stage.client.order(stage.account, stage.url("/order")).authorization_urls) == count
 
 
 def test_a_finalized_order_keeps_its_url_when_the_answer_names_none(stage: Stage) -> None:
@@ -240,6 +250,24 @@ def test_authorizations_are_asked_for_at_the_same_time_and_come_in_order(stage: 
     assert [each.dns_name for each in said] == [path.removeprefix("/") for path in paths]
 
 
+def test_a_slow_server_keeps_nobody_from_asking_others(stage: Stage) -> None:
+    over = threading.Event()
+
+    def hesitate(_asked: Asked) -> Answer:
+        over.wait(20)
+        return json_answer(AUTHORIZATION)
+
+    with staged(client=stage.client) as slow:
+        slow.ca.replies["/authz"] = [hesitate]
+        asking = threading.Thread(target=slow.client.authorizations, args=(slow.account, [slow.url("/authz")] * 50))
+        asking.start()
+        stage.ca.replies["/authz"] = [json_answer(AUTHORIZATION)]
+        assert len(stage.client.authorizations(stage.account, [stage.url("/authz")] * 3)) == 3
+        assert not over.is_set()
+        over.set()
+        asking.join()
+
+
 def test_challenges_are_all_answered_though_one_is_refused(stage: Stage) -> None:
     paths = ["/challenge/1", "/challenge/2", "/challenge/3"]
     for path in paths:
@@ -282,7 +310,7 @@ def test_a_chain_is_asked_for_as_pem(stage: Stage) -> None:
         "",
         "garbage",
         "subject=CN = acme.example\n" + DEFAULT,
-        DEFAULT + new_account_key().reveal_text(),
+        DEFAULT + new_private_key("ec256").reveal_text(),
         DEFAULT + "rm -rf /\n",
         DEFAULT[:-30],
         "-----BEGIN CERTIFICATE-----\nMAAA\n-----END CERTIFICATE-----\n",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.errors import CaRefused, CaThrottled, CaUnavailable, EgressRefused
+from application.errors import CaRefused, CaThrottled, CaTimedOut, CaUnavailable, EgressRefused
 from application.ports import CaAccount
 from domain.acme import ERROR_NAMESPACE, Subproblem
+from interfaces.acme import client as client_module
 from interfaces.acme.account_key import signing_key
 from interfaces.acme.client import AcmeClient
 from interfaces.acme.problems import problem_of
@@ -20,7 +24,7 @@ from interfaces.acme.server import AcmeServer
 from interfaces.egress import Egress
 from interfaces.foreign_text import clean
 from tests.interfaces.scripted_ca import ORDER, PEM_KEY, Stage, json_answer, problem_answer, staged
-from tests.servers.https import Answer, ca_bundle_pem
+from tests.servers.https import Answer, Asked, ca_bundle_pem
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -195,7 +199,15 @@ def test_a_server_error_is_told_with_its_patience(stage: Stage) -> None:
     assert failure.value.retry_after_seconds == 30
 
 
-def test_a_server_that_does_not_answer_in_time_is_unavailable() -> None:
+def test_of_an_answer_that_is_no_acme_nothing_but_the_status_is_told(stage: Stage) -> None:
+    for status, failure in ((403, CaUnavailable), (502, CaUnavailable), (429, CaThrottled)):
+        stage.ca.replies["/order"] = [Answer(status, {"Content-Type": "text/plain"}, b"root:x:0:0")]
+        with pytest.raises(failure) as told:
+            order(stage)
+        assert told.value.detail == f"HTTP {status} from {stage.url('/order')}"
+
+
+def test_a_server_that_does_not_answer_in_time_has_timed_out() -> None:
     said = threading.Event()
 
     def never(_write: Callable[[bytes], object]) -> None:
@@ -203,13 +215,18 @@ def test_a_server_that_does_not_answer_in_time_is_unavailable() -> None:
 
     with staged(timeout_seconds=0.3) as stage:
         stage.ca.replies["/order"] = [Answer(raw=never)]
-        with pytest.raises(CaUnavailable):
+        with pytest.raises(CaTimedOut):
             order(stage)
         said.set()
 
 
 def test_a_server_that_is_not_there_is_unavailable(stage: Stage) -> None:
-    for url in ("https://localhost:1/directory", "https://nowhere.invalid/directory", "https://0177.0.0.1/directory"):
+    for url in (
+        "https://localhost:1/directory",
+        "https://nowhere.invalid/directory",
+        "https://0177.0.0.1/directory",
+        "https://xn--/",
+    ):
         with pytest.raises(CaUnavailable):
             stage.client.capabilities(url, None)
 
@@ -250,6 +267,162 @@ def test_the_directory_is_read_once_a_day(stage: Stage) -> None:
 
 def directory_response() -> httpx.Response:
     return httpx.Response(200, json={"newNonce": "n", "newAccount": "a", "newOrder": "o"})
+
+
+class Moment:
+    """A clock and a directory that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.answers: Callable[[], httpx.Response] = directory_response
+        self.asked = 0
+
+    def answer(self, _request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        return self.answers()
+
+
+@pytest.fixture
+def moment() -> Moment:
+    return Moment()
+
+
+@pytest.fixture
+def server(moment: Moment) -> Iterator[AcmeServer]:
+    http = httpx.Client(transport=httpx.MockTransport(moment.answer))
+    with closing(AcmeServer("https://ca.example/directory", http, "ScaiVault/0.1.0", lambda: moment.now)) as server:
+        yield server
+
+
+def failing() -> httpx.Response:
+    return httpx.Response(503)
+
+
+def test_an_old_directory_serves_on_while_it_cannot_be_had_anew(moment: Moment, server: AcmeServer) -> None:
+    first = server.directory()
+    moment.now, moment.answers = 86_400.0, failing
+    assert [server.directory() for _ in range(3)] == [first] * 3
+    assert moment.asked == 2
+    moment.now += 300
+    assert server.directory() is first
+    assert moment.asked == 3
+    moment.now, moment.answers = moment.now + 300, directory_response
+    assert server.directory() is not first
+
+
+def together(server: AcmeServer, moment: Moment, answer: Callable[[], httpx.Response], count: int) -> list[object]:
+    """What each of so many gets who ask while the directory is being read: the directory or the failure."""
+    waiting, started = threading.Semaphore(0), threading.Event()
+
+    def answers() -> httpx.Response:
+        started.set()
+        for _ in range(count - 1):
+            assert waiting.acquire(timeout=20)
+        return answer()
+
+    def ask() -> object:
+        try:
+            return server.directory()
+        except CaUnavailable as failure:
+            return failure
+
+    moment.answers = answers
+    now, lock = server._monotonic, server._reading
+
+    def arrive() -> float:
+        waiting.release()
+        return now()
+
+    with ThreadPoolExecutor(count) as threads:
+        first = threads.submit(ask)
+        assert started.wait(20)
+        server._monotonic = arrive
+        others = [threads.submit(ask) for _ in range(count - 1)]
+        said = [each.result() for each in (first, *others)]
+    server._monotonic = now
+    assert not lock.locked()
+    return said
+
+
+@pytest.mark.parametrize("answer", [directory_response, failing])
+def test_all_who_ask_while_the_directory_is_read_share_what_comes_of_it(
+    moment: Moment, server: AcmeServer, answer: Callable[[], httpx.Response]
+) -> None:
+    said = together(server, moment, answer, 5)
+    assert len({id(each) for each in said}) == 1
+    assert moment.asked == 1
+
+
+def test_nobody_waits_for_a_new_directory_who_has_an_old_one(moment: Moment, server: AcmeServer) -> None:
+    old = server.directory()
+    moment.now = 86_400.0
+    over = threading.Event()
+
+    def hang() -> httpx.Response:
+        assert over.wait(20)
+        return failing()
+
+    moment.answers = hang
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(server.directory)
+        while not server._reading.locked():
+            pass
+        assert server.directory() is old
+        over.set()
+        assert reading.result() is old
+
+
+def test_a_failure_is_not_kept_for_who_asks_later(moment: Moment, server: AcmeServer) -> None:
+    moment.answers = failing
+    with pytest.raises(CaUnavailable):
+        server.directory()
+    moment.answers = directory_response
+    assert server.directory().new_nonce == "n"
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_the_directory_stays_in_an_outage(stage: Stage, status: int) -> None:
+    stage.ca.replies["/newOrder"] = [Answer(status)]
+    for _ in range(2):
+        with pytest.raises(CaUnavailable):
+            stage.client.new_order(stage.account, ["a.example"], None)
+    assert stage.count("GET", "/directory") == 1
+
+
+def test_the_server_that_was_not_asked_for_longest_is_forgotten_and_its_connections_end(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_MOST_SERVERS", 2)
+
+    def ask(path: str) -> httpx.Client:
+        url = stage.url(path)
+        stage.ca.replies[path] = [json_answer({"newNonce": "n", "newAccount": "a", "newOrder": "o"})]
+        stage.client.capabilities(url, ca_bundle_pem())
+        return stage.client._servers[url, ca_bundle_pem()]._http
+
+    one, two = ask("/one"), ask("/two")
+    assert ask("/one") is one
+    three = ask("/three")
+    gc.collect()
+    assert [http.is_closed for http in (one, two, three)] == [False, True, False]
+    assert ask("/two") is not two
+
+
+def test_a_server_that_is_forgotten_while_it_is_asked_still_answers(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_MOST_SERVERS", 1)
+    urls = [stage.url(f"/authz/{number}") for number in range(3)]
+
+    def answer(_asked: Asked) -> Answer:
+        stage.client._server(stage.url("/other"), ca_bundle_pem())
+        gc.collect()
+        said = {"identifier": {"type": "dns", "value": "acme.example"}, "status": "valid"}
+        return json_answer(said)
+
+    for number in range(3):
+        stage.ca.replies[f"/authz/{number}"] = [answer]
+    assert [each.url for each in stage.client.authorizations(stage.account, urls)] == urls
 
 
 @pytest.mark.parametrize("unfit", [Answer(404), problem_answer("malformed", 404), json_answer({"no": "order"}, 201)])

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from application.errors import EgressRefused, ResolverFailed
-from interfaces.egress import Egress
+from interfaces.egress import Egress, check_ca_bundle
 from tests.servers.https import Answer, Asked, ca_bundle_pem, serving
 
 LOOPBACK = ip_network("127.0.0.0/8")
@@ -174,11 +174,24 @@ def test_the_certificate_must_be_for_the_name_that_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "bundle", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+    "bundle",
+    ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "Müller", "\ud800"],
 )
 def test_a_bundle_without_certificates_is_refused(bundle: str) -> None:
     with pytest.raises(EgressRefused):
         Egress([]).client(bundle)
+    with pytest.raises(ValueError, match="no PEM"):
+        check_ca_bundle(bundle)
+
+
+def test_a_bundle_with_certificates_is_fit() -> None:
+    check_ca_bundle(ca_bundle_pem())
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536, 99999])
+def test_a_port_that_is_none_is_refused(port: int) -> None:
+    with pytest.raises(EgressRefused, match="no port"):
+        Egress([LOOPBACK], resolving_to("127.0.0.1")).addresses("ca.example", port)
 
 
 def test_connections_are_kept_and_redirects_and_cookies_are_not() -> None:

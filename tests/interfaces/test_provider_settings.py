@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from application.errors import EgressRefused
@@ -28,6 +29,9 @@ class NoEgress:
 
     def addresses(self, host: str, port: int, *, only_allowed: bool = False) -> Sequence[str]:
         raise EgressRefused(f"{host} {port} {only_allowed}")
+
+    def client(self, ca_bundle_pem: str | None = None, timeout_seconds: float = 15) -> httpx.Client:
+        raise EgressRefused(f"{ca_bundle_pem} {timeout_seconds}")
 
 
 @pytest.fixture
@@ -63,6 +67,7 @@ def problems(providers: Providers, *arguments: Any) -> dict[str, str]:
             },
             AWS,
         ),
+        ("route53", {"endpoint_url": "http://[::1]:4566"}, AWS),
         ("route53", {"endpoint_url": None, "role_arn": None, "hosted_zone_id": "Z1D633PJN98FT9"}, AWS),
         ("rfc2136", SERVER, TSIG),
         ("rfc2136", {"server": "2001:db8::1", "port": 5353}, {**TSIG, "tsig_algorithm": "hmac-sha512"}),
@@ -115,6 +120,11 @@ def test_each_wrong_field_is_named_at_once(providers: Providers) -> None:
         ("endpoint_url", "https://user:password@aws.corp.example"),
         ("endpoint_url", "https://aws.corp.example/path"),
         ("endpoint_url", "aws.corp.example"),
+        ("endpoint_url", "https://aws.corp.example:99999"),
+        ("endpoint_url", "https://aws.corp.example:0"),
+        ("endpoint_url", "https://[:::]"),
+        ("endpoint_url", "https://aws..example"),
+        ("endpoint_url", "https://-aws_.example"),
         ("role_arn", "acme"),
         ("hosted_zone_id", "../change"),
         ("hosted_zone_id", 7),
@@ -160,6 +170,16 @@ def test_a_server_in_another_form_is_refused(providers: Providers, server: str) 
 @pytest.mark.parametrize("port", [0, 65536, -1, 5.5, True, None])
 def test_a_port_that_is_none_is_refused(providers: Providers, port: object) -> None:
     assert problems(providers, "rfc2136", {**SERVER, "port": port}, TSIG) == {"config.port": "invalid"}
+
+
+@pytest.mark.parametrize(("length", "taken"), [(253, True), (254, False)])
+def test_a_key_name_is_no_longer_than_a_dns_name(providers: Providers, length: int, taken: bool) -> None:
+    given = {**TSIG, "tsig_key_name": ("x" * 49 + ".") * 5 + "y" * (length - 250)}
+    if taken:
+        providers.connect(access("rfc2136", SERVER, given))
+        providers.connect(access("rfc2136", SERVER, {**given, "tsig_key_name": given["tsig_key_name"] + "."}))
+    else:
+        assert problems(providers, "rfc2136", SERVER, given) == {"credentials.tsig_key_name": "invalid"}
 
 
 def test_credentials_that_are_no_text_are_refused(providers: Providers) -> None:

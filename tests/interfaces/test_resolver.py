@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -278,6 +279,34 @@ def test_a_server_without_a_way_to_it_does_not_hold_back_where_another_can_be_as
     assert world.unseen() == []
     monkeypatch.setattr(resolver_module, "_has_route", lambda _address: False)
     assert world.unseen(timeout=0.2) == world.missing_at(SECOND)
+
+
+def test_a_machine_without_ipv6_has_no_route_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(family: int, _kind: int) -> socket.socket:
+        raise OSError(f"address family {family} is not supported")
+
+    monkeypatch.setattr("socket.socket", unsupported)
+    assert not resolver_module._has_route("2001:db8::1")
+
+
+@pytest.mark.parametrize("name", ["_acme-challenge." + "x." * 120 + "example", "a..b", "x" * 64])
+def test_a_name_that_is_none_is_a_failure(name: str) -> None:
+    with pytest.raises(ResolverFailed, match="no DNS name"):
+        AuthoritativeResolver(Egress([]), [f"{LOOPBACK}:1"]).unseen([TxtValue(name, "value")], [])
+
+
+def test_a_zone_with_very_many_servers_is_asked_at_some_of_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver_module, "_has_route", lambda _address: True)
+    servers = "".join(f"@ 60 IN NS many{n}\n" for n in range(40))
+    addresses = "".join(f"many{n} 60 IN A 192.0.2.{n}\nmany{n} 60 IN A 198.51.100.{n}\n" for n in range(40))
+    more = "".join(f"many{n} 60 IN A 203.0.113.{n}\n" for n in range(40))
+    asked: list[dns.message.Message] = []
+    soa = APEX.splitlines()[0] + "\n"
+    world.resolve(edited(authority({ACME: soa + servers + addresses + more}), asked.append))
+    assert len({unseen.server for unseen in world.unseen()}) == 32
+    assert (
+        len({response.question[0].name for response in asked if response.question[0].rdtype == dns.rdatatype.A}) == 16
+    )
 
 
 def test_the_next_resolver_is_asked_when_one_fails(world: World) -> None:

@@ -227,6 +227,17 @@ def test_the_next_address_is_dialled_when_one_is_dead() -> None:
     assert len(got) == 2
 
 
+def test_a_name_too_long_for_its_label_is_in_no_zone() -> None:
+    value = TxtValue("_acme-challenge." + "x" * 60 + ("." + "x" * 60) * 3 + ".example", "one")
+    zone = Rfc2136Zone(
+        Rfc2136Config("ns1"), Rfc2136Credentials("acme-updates", SECRET), [value.record_name], 60, Egress([])
+    )
+    for call in (lambda: zone.add([value]), lambda: zone.remove([value]), zone.zones):
+        with pytest.raises(ZoneRefused) as refused:
+            call()
+        assert refused.value.reason == "zone_not_found"
+
+
 def test_a_server_that_must_not_be_dialled_is_not() -> None:
     with pytest.raises(EgressRefused):
         connect(free_port(), allowed="192.0.2.0/24").add([ONE])

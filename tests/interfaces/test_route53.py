@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -388,16 +389,31 @@ def test_plain_http_needs_the_operators_leave_even_to_a_public_address(moto: Mot
         connect(moto, egress=public, endpoint_url="http://aws.example").hosted_zones()
 
 
+def test_the_address_that_was_judged_is_the_one_that_is_dialled(moto: MotoRoute53) -> None:
+    """A name that leads somewhere else at the second look."""
+    answers = iter([LOOPBACK, "169.254.169.254"])
+    egress = Egress([ip_network("127.0.0.0/8")], resolve=lambda *_place: [next(answers)])
+    port = urlsplit(moto.endpoint_url).port
+    account = connect(moto, egress=egress, endpoint_url=f"http://aws.nowhere.invalid:{port}")
+    assert account.hosted_zones()
+    assert next(answers) == "169.254.169.254"
+
+
+def test_an_endpoint_with_a_name_that_is_none_may_be_tried_again(moto: MotoRoute53) -> None:
+    with pytest.raises(ZoneUnreachable):
+        connect(moto, endpoint_url="https://xn--a.example").hosted_zones()
+
+
 def test_an_endpoint_that_does_not_resolve_may_be_tried_again(moto: MotoRoute53) -> None:
     with pytest.raises(ZoneUnreachable):
         connect(moto, endpoint_url="https://aws.nowhere.invalid").hosted_zones()
 
 
 def test_no_credential_is_in_what_is_told(moto: MotoRoute53) -> None:
-    message = f"the key {moto.secret_access_key} and the token t0ken do not fit" + " x" * 300
+    message = f"the key {moto.secret_access_key} and the token t0ken do not fit" + " x" * 3000
     with AwsError("SignatureDoesNotMatch", message, status=403) as server:
         account = connect(moto, session_token="t0ken", endpoint_url=server.endpoint_url)
         with pytest.raises(ZoneRefused) as refused:
             account.hosted_zones()
     assert "the key [hidden] and the token [hidden] do not fit" in refused.value.detail
-    assert len(refused.value.detail) == 300
+    assert len(refused.value.detail) == 1000

@@ -187,6 +187,7 @@ def test_a_database_is_named_by_a_url_or_by_words(url: str) -> None:
         ("SCAIVAULT_PREVIOUS_MASTER_KEYS", f"mk-1:{KEY},hunter2"),
         ("SCAIVAULT_DNS_BIND", "53"),
         ("SCAIVAULT_DNS_RESOLVERS", "192.0.2.1"),
+        ("SCAIVAULT_DNS_RESOLVERS", "dns.example:53"),
         ("SCAIVAULT_DNS_RESOLVERS", "192.0.2.1:53 192.0.2.2:53"),
         ("SCAIVAULT_EGRESS_ALLOW", "10.0.0.1/8"),
         ("SCAIVAULT_EGRESS_ALLOW", "10.0.0.0/33"),

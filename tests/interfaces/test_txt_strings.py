@@ -1,11 +1,11 @@
-"""TXT values as providers spell them, and providers' words as we repeat them."""
+"""TXT values as providers spell them, and others' words as we repeat them."""
 
 from __future__ import annotations
 
 import pytest
 
 from interfaces.dns.txt_strings import quoted, txt_strings, txt_value, unquoted
-from interfaces.dns.vendor_words import vendor_words
+from interfaces.foreign_text import clean
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_others_spelling_of_a_value_is_understood(spelled: str, value: str) -> N
 
 
 def test_vendors_words_are_one_short_line_without_secrets() -> None:
-    said = "bad key s3cr3t\r\n\x1b[31mfor\u202e you" + " x" * 400
-    words = vendor_words(said, ["s3cr3t", None, ""])
+    said = "bad key s3cr3t\r\n\x1b[31mfor\u202e you" + " x" * 4000
+    words = clean(said, ["s3cr3t", None, ""])
     assert words.startswith("bad key [hidden] [31mfor you x")
-    assert len(words) <= 300
+    assert len(words) <= 1000

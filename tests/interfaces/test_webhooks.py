@@ -226,6 +226,8 @@ def test_what_is_kept_of_a_receivers_garbage_is_short_and_printable(sender: Http
         "http://8.8.8.8/",
         "ftp://a.example/",
         "https://0177.0.0.1/",
+        "https://xn--/",
+        "https://a.example:99999/",
         "hook",
     ],
 )

@@ -219,6 +219,20 @@ def test_readers_see_each_committed_event_once_and_in_order_and_nothing_else(dat
     assert inline_positions(pool) == list(range(len(PATHS) + 1, len(truth) + 1))
 
 
+def test_whatever_error_a_lost_connection_leaves_is_the_store_out_of_reach(pool: Pool) -> None:
+    left_over = psycopg.ProgrammingError("the last operation didn't produce records")  # as a pipeline may say it
+
+    def fail(end: Callable[[psycopg.Connection], None]) -> None:
+        with pool.connection() as connection:
+            end(connection)
+            raise left_over
+
+    with pytest.raises(StoreUnavailable):
+        fail(lambda connection: connection.close())
+    with pytest.raises(psycopg.ProgrammingError):
+        fail(lambda _: None)
+
+
 def begin(pool: Pool) -> None:
     store = EventStore(PostgresRecorder(pool, EventMapper()), {})
     for path in PATHS:

@@ -30,16 +30,16 @@ CREATE TABLE positions (
     position bigint NOT NULL
 );
 
--- One call appends: the lock keeps positions in the order of commits, so that a reader who follows them never passes
+-- One call appends, and says the last position and whether the claim is still held. The lock keeps positions in the order of commits, so that a reader who follows them never passes
 -- over an event that commits later. SV001: the claim is not held any longer.
 CREATE FUNCTION append_events(
     originators text[], versions bigint[], topics text[], states json[], by_whom json,
     todo_processes text[], todo_subjects text[], todo_versions bigint[], todo_steps text[], todo_due timestamptz[],
     claim_process text, claim_subject text, claim_fence bigint
-) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE
-    last_position bigint;
+) RETURNS TABLE (last_position bigint, still_held boolean) LANGUAGE plpgsql AS $$
 BEGIN
+    -- A client that stands still now holds everybody up: it may for a moment only.
+    PERFORM set_config('idle_in_transaction_session_timeout', '5s', true);
     PERFORM pg_advisory_xact_lock(1396785494);
     IF claim_process IS NOT NULL THEN
         PERFORM 1 FROM todo t
@@ -51,10 +51,10 @@ BEGIN
         END IF;
     END IF;
 
-    SELECT coalesce(max(position), 0) INTO last_position FROM events;
+    SELECT coalesce(max(e.position), 0) INTO last_position FROM events e;
     INSERT INTO events (position, originator_id, originator_version, topic, state, provenance)
     SELECT last_position + n, originator, version, topic, state, by_whom
-    FROM unnest(originators, versions, topics, states) WITH ORDINALITY AS e (originator, version, topic, state, n);
+    FROM unnest(originators, versions, topics, states) WITH ORDINALITY AS new (originator, version, topic, state, n);
     last_position := last_position + cardinality(originators);
 
     DELETE FROM todo t
@@ -79,7 +79,14 @@ BEGIN
             WHEN excluded.due_at > clock_timestamp() THEN 0
             ELSE 1 END;
 
+    -- Whether the worker goes on with the next step is said here: one clock decides, whatever the others show.
+    SELECT EXISTS (
+        SELECT FROM todo t
+        WHERE t.process = claim_process AND t.subject = claim_subject
+          AND t.fence = claim_fence AND t.lease_until IS NOT NULL
+    ) INTO still_held;
+
     PERFORM pg_notify('scaivault', last_position::text);
-    RETURN last_position;
+    RETURN NEXT;
 END
 $$;

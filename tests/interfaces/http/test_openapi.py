@@ -73,7 +73,9 @@ def test_every_route_with_a_scope_tells_its_errors_in_the_one_form(description: 
         errors = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
         if line in PUBLIC:
             continue
-        assert {"400", "401", "403", "404", "409", "413", "415", "422", "429", "500", "502", "503"} == set(errors)
+        assert {"400", "401", "403", "404", "409", "413", "415", "422", "429", "500", "502", "503", "504"} == set(
+            errors
+        )
         for answer in errors.values():
             assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
         assert operation["security"] == [{"bearer": []}]

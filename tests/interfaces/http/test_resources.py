@@ -261,18 +261,20 @@ def test_the_name_of_a_provider_is_its_own(api: Api, token: str) -> None:
 
 
 def test_verifying_tells_the_zones_and_what_is_missing(api: Api, token: str) -> None:
-    provider_id = connect_provider(api, token)
+    zone = f"{api.new_id('zone').removeprefix('zone_')}.example"
+    body = {"name": "own", "provider_type": "embedded", "managed_zones": [zone]}
+    provider_id = api.ask("POST /v1/dns/providers", token, body).json()["id"]
     answer = api.ask(f"POST /v1/dns/providers/{provider_id}/verify", token, {"write_test": True})
     assert answer.status_code == 200
     verification = answer.json()
     assert (verification["verified"], verification["zones"], verification["missing_zones"]) == (
         True,
-        ["acme.example"],
+        [zone],
         [],
     )
     assert [(check["name"], check["ok"]) for check in verification["checks"]] == [
         ("list_zones", True),
-        ("write_test acme.example", True),
+        (f"write_test {zone}", True),
     ]
     assert api.ask(f"GET /v1/dns/providers/{provider_id}", token).json()["health"]["status"] == "healthy"
     assert [action for action, _, _ in actions(api, token)] == ["dns_provider_create", "dns_provider_verify"]
@@ -734,3 +736,21 @@ def test_the_public_routes_say_how_it_is(api: Api) -> None:
     assert api.ask("GET /v1/health").json() == {"status": "ok"}
     assert api.ask("GET /v1/health/ready").json() == {"status": "ready"}
     assert set(api.ask("GET /v1/version").json()) == {"version"}
+
+
+def test_a_zone_of_another_tenants_embedded_provider_is_taken(api: Api, token: str, elsewhere: str) -> None:
+    stranger = api.token("pki:admin", tenant_id=elsewhere)
+    zone = f"{api.new_id('zone').removeprefix('zone_')}.example"
+    body = {"name": "own", "provider_type": "embedded", "managed_zones": [zone]}
+    assert api.ask("POST /v1/dns/providers", token, body).status_code == 201
+    for overlapping in (zone, f"*.{zone}", f"below.{zone}", "example.example"):
+        answer = api.ask("POST /v1/dns/providers", stranger, body | {"managed_zones": [overlapping]})
+        if overlapping == "example.example":
+            assert answer.status_code == 201
+        else:
+            assert wrong_fields(answer) == {"managed_zones[0]": "taken"}
+
+
+def test_only_the_first_tenant_uses_the_hosts_role(api: Api, token: str) -> None:
+    body = {name: value for name, value in ROUTE53.items() if name != "credentials"}
+    assert wrong_fields(api.ask("POST /v1/dns/providers", token, body)) == {"credentials": "required"}

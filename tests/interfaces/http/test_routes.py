@@ -48,8 +48,8 @@ ALLOWED_BY = {
     "POST /v1/pki/certificates/{id}/private-key": ["pki:export"],
     "POST /v1/pki/certificates/{id}/renew": ["pki:issue"],
     "POST /v1/subscriptions": ["subscriptions:write", "pki:admin"],
-    "GET /v1/subscriptions": ["subscriptions:read"],
-    "GET /v1/subscriptions/{id}": ["subscriptions:read"],
+    "GET /v1/subscriptions": ["subscriptions:read", "pki:admin"],
+    "GET /v1/subscriptions/{id}": ["subscriptions:read", "pki:admin"],
     "GET /v1/audit/logs": ["audit:read"],
 }
 """By route the scopes of which one is needed."""
@@ -58,9 +58,9 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "PUT /v1/secrets/x": {"data": {"a": 1}, "secret_type": "json", "metadata": {"b": 1}},
     "POST /v1/dns/providers": {
         "name": "dns",
-        "provider_type": "embedded",
+        "provider_type": "route53",
         "managed_zones": ["acme.example"],
-        "credentials": {},
+        "credentials": {"access_key_id": "AKIAEXAMPLE", "secret_access_key": "a-most-secret-key"},
         "config": {},
         "verify": False,
     },
