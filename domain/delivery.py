@@ -9,6 +9,7 @@ from typing import Literal, Self
 from eventsourcing.domain import BaseAggregate
 
 from domain.event import DomainEvent, InitialEvent
+from domain.ulid import ulid_text
 
 RETRY_DELAYS = tuple(
     timedelta(seconds=seconds) for seconds in (0, 5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800, 57600, 86400, 86400)
@@ -108,12 +109,3 @@ def delivery_id(subscription_id: str, position: int, timestamp: datetime) -> str
     """The same for the same event and subscription, so that owing twice is refused by the store. A ULID in form."""
     digest = hashlib.sha256(f"{subscription_id}/{position}".encode()).digest()
     return "del_" + ulid_text(timestamp, digest[:10])
-
-
-CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
-
-
-def ulid_text(timestamp: datetime, randomness: bytes) -> str:
-    """A lower-case ULID: 48 bits of milliseconds and the ten bytes given."""
-    number = int(timestamp.timestamp() * 1000) << 80 | int.from_bytes(randomness)
-    return "".join(CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))

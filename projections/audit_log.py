@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 from domain import access
 from domain.account import Account
 from domain.certificate import Certificate
-from domain.delivery import Delivery, ulid_text
+from domain.delivery import Delivery
 from domain.dns_provider import DnsProvider
 from domain.event import DomainEvent
 from domain.order import Order
@@ -23,6 +23,7 @@ from domain.provenance import Recorded
 from domain.secret import Secret
 from domain.subscription import Subscription
 from domain.token import Token
+from domain.ulid import ulid_text
 from projections.documents import Pool
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from domain.certificate import Certificate, Version
-from domain.delivery import ulid_text
 from domain.order import Order, OrderError
 from domain.provenance import Recorded
 from domain.subscription import EventType
+from domain.ulid import ulid_text
 
 
 class Announcement(msgspec.Struct, frozen=True):

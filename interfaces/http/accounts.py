@@ -12,14 +12,14 @@ from application.caller import Caller
 from application.ports import ExternalAccountBinding
 from application.secret_value import SecretValue
 from domain.account import Environment
-from domain.errors import NotFound
 from domain.order import KeyType
 from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import Name, RequestBody
 from interfaces.http.outside import outside_call
-from interfaces.http.pages import FromPage, next_cursor
+from interfaces.http.pages import FromPage
 from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
+from interfaces.http.views import listed, one
 from projections.accounts import ACCOUNTS, AccountView
 
 
@@ -71,9 +71,8 @@ def register_account(data: JSONBody[RegisterAccount], caller: FromToken, service
 
 @get("/pki/acme/accounts", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
 def list_accounts(caller: FromToken, services: FromApp, page: FromPage) -> AccountList:
-    rows = ACCOUNTS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, {})
-    cursor = next_cursor([place for place, _ in rows], page)
-    return AccountList([view for _, view in rows[: page.limit]], cursor, cursor is not None)
+    accounts, cursor = listed(ACCOUNTS, services, caller, page)
+    return AccountList(accounts, cursor, cursor is not None)
 
 
 @get("/pki/acme/accounts/{account_id:str}", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
@@ -82,7 +81,5 @@ def get_account(account_id: FromPath[str], caller: FromToken, services: FromApp)
 
 
 def account_view(services: Services, caller: Caller, account_id: str) -> AccountView:
-    view: AccountView | None = ACCOUNTS.one(services.pool, caller.tenant_id, account_id)
-    if view is None:
-        raise NotFound("account", account_id)
+    view: AccountView = one(ACCOUNTS, "account", services, caller, account_id)
     return view

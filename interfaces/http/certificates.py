@@ -14,9 +14,10 @@ from domain.errors import NotFound
 from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import RequestBody
 from interfaces.http.orders import RUNNING, order_answer
-from interfaces.http.pages import FromPage, next_cursor
+from interfaces.http.pages import FromPage
 from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
+from interfaces.http.views import listed, one
 from projections.certificate_pems import CERTIFICATE_PEMS, PemView
 from projections.certificates import CERTIFICATES, CertificateView, shown
 from projections.orders import OrderView
@@ -54,11 +55,11 @@ def list_certificates(
 ) -> CertificateList:
     """A token that is limited to certificates or names sees those alone."""
     matching = {} if account_id is None else {"account_id": account_id}
-    rows = CERTIFICATES.page(services.pool, caller.tenant_id, page.after, page.limit + 1, matching)
-    cursor = next_cursor([place for place, _ in rows], page)
+    certificates, cursor = listed(
+        CERTIFICATES, services, caller, page, matching, lambda view: caller.limits.allow(view.id, view.domains)
+    )
     now = services.clock.now()
-    visible = [shown(view, now) for _, view in rows[: page.limit] if caller.limits.allow(view.id, view.domains)]
-    return CertificateList(visible, cursor, cursor is not None)
+    return CertificateList([shown(view, now) for view in certificates], cursor, cursor is not None)
 
 
 @get("/pki/certificates/{certificate_id:str}", opt={"scope": "pki:read"}, responses=ERRORS, sync_to_thread=True)
@@ -129,9 +130,6 @@ def renew(
 def _view(services: Services, caller: Caller, certificate_id: str) -> CertificateView:
     """Raises NotFound, Denied."""
     caller.require_certificate(certificate_id)
-    view: CertificateView | None = CERTIFICATES.one(services.pool, caller.tenant_id, certificate_id)
-    if view is None:
-        raise NotFound("certificate", certificate_id)
-    caller.require_certificate(view.id)
+    view: CertificateView = one(CERTIFICATES, "certificate", services, caller, certificate_id)
     caller.require_names(view.domains)
     return view

@@ -12,13 +12,13 @@ from litestar.params import FromPath, JSONBody
 
 from application.caller import Caller
 from application.dns_providers import Verification
-from domain.errors import NotFound
 from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import Name, RequestBody
 from interfaces.http.outside import outside_call
-from interfaces.http.pages import FromPage, next_cursor
+from interfaces.http.pages import FromPage
 from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
+from interfaces.http.views import listed, one
 from projections.dns_providers import DNS_PROVIDERS, DnsProviderView
 
 
@@ -67,9 +67,8 @@ def connect_provider(
 
 @get("/dns/providers", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
 def list_providers(caller: FromToken, services: FromApp, page: FromPage) -> ProviderList:
-    rows = DNS_PROVIDERS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, {})
-    cursor = next_cursor([place for place, _ in rows], page)
-    return ProviderList([view for _, view in rows[: page.limit]], cursor, cursor is not None)
+    providers, cursor = listed(DNS_PROVIDERS, services, caller, page)
+    return ProviderList(providers, cursor, cursor is not None)
 
 
 @get("/dns/providers/{provider_id:str}", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
@@ -93,7 +92,5 @@ def verify_provider(
 
 
 def provider_view(services: Services, caller: Caller, provider_id: str) -> DnsProviderView:
-    view: DnsProviderView | None = DNS_PROVIDERS.one(services.pool, caller.tenant_id, provider_id)
-    if view is None:
-        raise NotFound("dns_provider", provider_id)
+    view: DnsProviderView = one(DNS_PROVIDERS, "dns_provider", services, caller, provider_id)
     return view

@@ -10,13 +10,13 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from application.caller import Caller
-from domain.errors import NotFound
 from domain.order import KeyType
 from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import Name, RequestBody
-from interfaces.http.pages import FromPage, next_cursor
+from interfaces.http.pages import FromPage
 from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
+from interfaces.http.views import listed, one
 from projections.orders import ORDERS, OrderView
 
 
@@ -75,10 +75,10 @@ def list_orders(
 ) -> OrderList:
     wanted = {"status": status, "certificate_id": certificate_id}
     matching = {column: value for column, value in wanted.items() if value is not None}
-    rows = ORDERS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, matching)
-    cursor = next_cursor([place for place, _ in rows], page)
-    visible = [view for _, view in rows[: page.limit] if caller.limits.allow(view.certificate_id, view.domains)]
-    return OrderList(visible, cursor, cursor is not None)
+    orders, cursor = listed(
+        ORDERS, services, caller, page, matching, lambda order: caller.limits.allow(order.certificate_id, order.domains)
+    )
+    return OrderList(orders, cursor, cursor is not None)
 
 
 @get("/pki/acme/orders/{order_id:str}", opt={"scope": "pki:read"}, responses=ERRORS, sync_to_thread=True)
@@ -103,9 +103,7 @@ def cancel_order(order_id: FromPath[str], caller: FromToken, services: FromApp) 
 
 
 def order_view(services: Services, caller: Caller, order_id: str) -> OrderView:
-    view: OrderView | None = ORDERS.one(services.pool, caller.tenant_id, order_id)
-    if view is None:
-        raise NotFound("order", order_id)
+    view: OrderView = one(ORDERS, "order", services, caller, order_id)
     return view
 
 

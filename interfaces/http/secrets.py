@@ -16,9 +16,10 @@ from domain.errors import FieldProblem, InvalidFields, NotFound
 from domain.secret import SecretType, secret_id
 from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import RequestBody
-from interfaces.http.pages import FromPage, next_cursor
+from interfaces.http.pages import FromPage
 from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
+from interfaces.http.views import listed
 from projections.secrets import SECRETS, SecretView
 from projections.times import whole_seconds
 
@@ -104,10 +105,8 @@ def read_secret(
 @get("/secrets", opt={"scope": "secrets:read"}, responses=ERRORS, sync_to_thread=True)
 def list_secrets(caller: FromToken, services: FromApp, page: FromPage, prefix: FromQuery[str] = "") -> SecretList:
     """Paths and versions, never a value."""
-    rows = SECRETS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, {})
-    cursor = next_cursor([place for place, _ in rows], page)
-    matching = [view for _, view in rows[: page.limit] if view.path.startswith(prefix)]
-    return SecretList(matching, cursor, cursor is not None)
+    found, cursor = listed(SECRETS, services, caller, page, is_visible=lambda secret: secret.path.startswith(prefix))
+    return SecretList(found, cursor, cursor is not None)
 
 
 def _view(services: Services, caller: Caller, path: str) -> SecretView:

@@ -12,13 +12,13 @@ from litestar.params import FromPath, JSONBody
 
 from application.caller import Caller
 from application.secret_value import SecretValue
-from domain.errors import NotFound
 from domain.subscription import lies_under
 from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import Name, RequestBody
-from interfaces.http.pages import FromPage, next_cursor
+from interfaces.http.pages import FromPage
 from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
+from interfaces.http.views import listed, one
 from projections.subscriptions import SUBSCRIPTIONS, DeliveryView, SubscriptionView
 
 
@@ -85,10 +85,8 @@ def subscribe(data: JSONBody[Subscribe], caller: FromToken, services: FromApp) -
 
 @get("/subscriptions", opt={"scope": "subscriptions:read or pki:admin"}, responses=ERRORS, sync_to_thread=True)
 def list_subscriptions(caller: FromToken, services: FromApp, page: FromPage) -> SubscriptionList:
-    rows = SUBSCRIPTIONS.page(services.pool, caller.tenant_id, page.after, page.limit + 1, {})
-    cursor = next_cursor([place for place, _ in rows], page)
-    visible = [view for _, view in rows[: page.limit] if may_see(caller, view)]
-    return SubscriptionList(visible, cursor, cursor is not None)
+    subscriptions, cursor = listed(SUBSCRIPTIONS, services, caller, page, is_visible=lambda view: may_see(caller, view))
+    return SubscriptionList(subscriptions, cursor, cursor is not None)
 
 
 @get(
@@ -110,7 +108,5 @@ def may_see(caller: Caller, view: SubscriptionView) -> bool:
 
 
 def _view(services: Services, caller: Caller, subscription_id: str) -> SubscriptionView:
-    view: SubscriptionView | None = SUBSCRIPTIONS.one(services.pool, caller.tenant_id, subscription_id)
-    if view is None:
-        raise NotFound("subscription", subscription_id)
+    view: SubscriptionView = one(SUBSCRIPTIONS, "subscription", services, caller, subscription_id)
     return view

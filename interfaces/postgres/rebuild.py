@@ -17,15 +17,13 @@ from psycopg.sql import SQL, Identifier
 
 from application.event_store import EventStore
 from application.process.todo import Decision, TodoItem
-from domain.provenance import Recorded
 from interfaces.postgres.pool import Pool
+from projections.catch_up import Read
 from projections.views import FOLLOWING, View
 
 APPEND_LOCK = 1396785494  # the one that append_events takes
 SHADOW = Identifier("rebuilding")
 BATCH = 5000
-
-Read = Callable[[int, int], Sequence[Recorded]]
 
 
 class Difference(msgspec.Struct, frozen=True):

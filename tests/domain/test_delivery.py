@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ulid import ULID
 
-from domain.delivery import CROCKFORD, RETRY_DELAYS, Delivery, delivery_id, ulid_text
+from domain.delivery import RETRY_DELAYS, Delivery, delivery_id
+from domain.ulid import CROCKFORD, ulid_text
 from tests.domain.recorded import recorded
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
