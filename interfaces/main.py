@@ -83,7 +83,7 @@ def main() -> int:
     wanted = arguments(sys.argv[1:])
     if wanted.command == "demo":
         return run_demo()
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # both unwind what was put together so far
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was put together so far is unwound
     try:
         settings = settings_from(os.environ)
         set_up_logs(settings)

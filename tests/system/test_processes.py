@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from tests.system.service import Client, Process, running_database, running_service
+from tests.servers.process import wait_until
+from tests.system.service import PROGRAM, Client, Process, running_database, running_service
 
 
 def test_interrupted_it_stops_in_order_and_leaves_no_process(folder: Path) -> None:
@@ -17,6 +20,27 @@ def test_interrupted_it_stops_in_order_and_leaves_no_process(folder: Path) -> No
         assert service.interrupt() == 0
         assert psutil.wait_procs(children, timeout=10)[1] == []
     assert '"stopped"' in service.log_path.read_text()
+
+
+def test_terminated_while_it_starts_it_leaves_no_process(folder: Path) -> None:
+    service = Process(folder, "serve", {"SCAIVAULT_DATA_DIR": str(folder / "data")})
+    started = subprocess.Popen(
+        ["sh", "-c", 'trap "" INT; exec "$0" serve', PROGRAM],  # as a shell starts what it puts into the background
+        env={"PATH": os.defpath, "HOME": str(folder), **service.settings},
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until((folder / "data/postgres").is_dir, what="PostgreSQL is being started")
+    started.terminate()
+    assert started.wait(timeout=30) in {0, 130}
+    left = [process for process in psutil.process_iter() if str(folder) in " ".join(_words(process))]
+    assert left == []
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def test_killed_and_started_again_it_knows_everything(folder: Path) -> None:
