@@ -49,6 +49,7 @@ from interfaces.logs import set_up_logs
 from interfaces.parts import Parts
 from interfaces.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresFailure
 from interfaces.postgres.embedded_values import EmbeddedZones, PostgresEmbeddedValues
+from interfaces.postgres.key_store import PostgresKeyStore
 from interfaces.postgres.locks import PostgresLocks
 from interfaces.postgres.migrate import is_migrated, migrate
 from interfaces.postgres.pool import Pool, open_pool
@@ -56,7 +57,6 @@ from interfaces.postgres.recorder import PostgresRecorder
 from interfaces.postgres.todo_list import PostgresTodoList
 from interfaces.public_suffixes import PackagedPublicSuffixes
 from interfaces.sealing.envelope import Sealer
-from interfaces.sealing.key_store import PostgresKeyStore
 from interfaces.sealing.master_keys import MasterKey, make_master_key_file, read_master_key_file
 from interfaces.settings import EXIT_CODE, BadSetting, Settings, settings_from
 from interfaces.webhooks.sender import HttpWebhookSender

@@ -7,8 +7,8 @@ import pytest
 from application.ports import KeyStore
 from application.secret_value import SecretValue
 from domain.errors import SealBroken
+from interfaces.postgres.key_store import PostgresKeyStore
 from interfaces.sealing.envelope import Sealer
-from interfaces.sealing.key_store import PostgresKeyStore
 from interfaces.sealing.master_keys import MasterKey
 from tests.fakes import CountingIds, MemoryKeyStore
 

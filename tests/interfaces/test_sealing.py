@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from application.secret_value import SecretValue
 from domain.errors import SealBroken
+from interfaces.postgres.key_store import PostgresKeyStore
 from interfaces.postgres.pool import Pool
 from interfaces.sealing.envelope import DoesNotOpen, Envelope, Sealer
-from interfaces.sealing.key_store import PostgresKeyStore
 from interfaces.sealing.master_keys import (
     MasterKey,
     make_master_key_file,

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from application.secret_value import SecretValue
 from interfaces.clock import UlidIds
+from interfaces.postgres.key_store import PostgresKeyStore
 from interfaces.postgres.pool import open_pool
 from interfaces.sealing.envelope import Sealer
-from interfaces.sealing.key_store import PostgresKeyStore
 from interfaces.sealing.master_keys import parse_master_key
 from tests.prove.tutorial import ZONE, Surroundings, caddy_and_embedded
 from tests.servers.webhooks import WebhookReceiver
