@@ -251,10 +251,17 @@ class Order(BaseAggregate[str]):
         outstanding: int
 
         def apply(self, aggregate: Order) -> None:
-            aggregate.outstanding_records = tuple(
-                record for record in aggregate.outstanding_records if record != self.record
-            )
-            aggregate.progressed(self.timestamp)
+            aggregate.without_record(self.record, self.timestamp)
+
+    class RecordLeft(Event):
+        """Another order shows the same value, and removes it; `outstanding` as above."""
+
+        TOPIC = "order.record_left"
+        record: Record
+        outstanding: int
+
+        def apply(self, aggregate: Order) -> None:
+            aggregate.without_record(self.record, self.timestamp)
 
     class Postponed(Event):
         """Nothing to do before `until`. `error` is None where waiting is the normal course of the phase."""
@@ -390,6 +397,10 @@ class Order(BaseAggregate[str]):
     def open_challenges(self) -> tuple[Challenge, ...]:
         """Those that still have to be shown to the CA."""
         return tuple(challenge for challenge in self.challenges or () if challenge.record is not None)
+
+    def without_record(self, record: Record, due_at: datetime) -> None:
+        self.outstanding_records = tuple(known for known in self.outstanding_records if known != record)
+        self.progressed(due_at)
 
     def progressed(self, due_at: datetime) -> None:
         self.due_at = due_at
@@ -528,6 +539,12 @@ class Order(BaseAggregate[str]):
         if record in self.outstanding_records:
             outstanding = len(self.outstanding_records) - 1
             self.trigger_event(self.RecordRemoved, record=record, outstanding=outstanding, timestamp=now)
+
+    def record_left(self, record: Record, now: datetime) -> None:
+        """To another order in progress that has the same value to show."""
+        if record in self.outstanding_records:
+            outstanding = len(self.outstanding_records) - 1
+            self.trigger_event(self.RecordLeft, record=record, outstanding=outstanding, timestamp=now)
 
     def _challenge_of(self, authorization: AuthorizationObject, key_thumbprint: str) -> Challenge | None:
         for challenge in authorization.challenges:

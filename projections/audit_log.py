@@ -116,6 +116,7 @@ NO_ACT: frozenset[type[DomainEvent]] = frozenset(
         Order.BecameReady,
         Order.Finalized,
         Order.Issued,
+        Order.RecordLeft,
         Order.Postponed,
         Delivery.Owed,
     }

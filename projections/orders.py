@@ -153,7 +153,7 @@ def _after(order: OrderView, event: object) -> OrderView:
         case Order.Failed(error=error, name_errors=name_errors, timestamp=timestamp):
             failed = _ended(order, "invalid", whole_seconds(timestamp))
             return replace(failed, error=_error(error), challenges=_with_errors(order, error, name_errors))
-        case Order.RecordRemoved(outstanding=outstanding):
+        case Order.RecordRemoved(outstanding=outstanding) | Order.RecordLeft(outstanding=outstanding):
             return replace(order, phase="cleaning_up" if outstanding else "done", next_attempt_at=None)
         case Order.Postponed(phase=phase, until=until, error=error):
             return _postponed(order, phase, whole_seconds(until), error)

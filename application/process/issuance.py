@@ -362,20 +362,23 @@ class Issuance:
         for provider_id, records in _by_provider(order.outstanding_records).items():
             try:
                 zone, _ = self._providers.reach(self._providers.load(provider_id))
-                zone.remove([TxtValue(record.name, record.value) for record in self._only_ours(order, records)])
+                left = self._shown_for_others(order, records)
+                zone.remove([TxtValue(record.name, record.value) for record in records if record not in left])
             except (Failure, Refusal) as failure:
                 failures.append(failure)
                 continue
             now = self._clock.now()
             for record in records:
-                order.record_removed(record, now)
+                if record in left:
+                    order.record_left(record, now)
+                else:
+                    order.record_removed(record, now)
         if failures:
             raise failures[0]
 
-    def _only_ours(self, order: Order, records: Sequence[Record]) -> Sequence[Record]:
-        """Without values that another order shows now: a CA that gives an unfinished order out again gives the same
-        tokens again, and then the other order removes them."""
-        return [record for record in records if not self._others.is_shown_for_another(order.id, record.value)]
+    def _shown_for_others(self, order: Order, records: Sequence[Record]) -> Sequence[Record]:
+        """A CA that gives an unfinished order out again gives the same tokens again: then the other order removes them."""
+        return [record for record in records if self._others.is_shown_for_another(order.id, record.value)]
 
     def _zones_of(self, records: Sequence[Record]) -> Sequence[tuple[DnsZone, CommonConfig, Sequence[Record]]]:
         """The zones of each provider and the records that they hold."""

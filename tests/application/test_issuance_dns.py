@@ -256,6 +256,7 @@ def test_a_value_that_another_order_shows_is_left_to_that_order(world: World) ->
     world.run_until_quiet()
     assert world.order(order_id).ended == "valid"
     assert len(world.zones.held) == 2
+    assert [type(event) for event in world.events(order_id)][-2:] == [Order.RecordLeft, Order.RecordLeft]
 
 
 def test_values_that_somebody_removed_are_written_again(world: World) -> None:

@@ -258,7 +258,10 @@ class World:
         for order_id in {event.originator_id for event in self.recorded if isinstance(event, Order.Event)}:
             events = self.events(order_id)
             (end,) = (n for n, event in enumerate(events) if isinstance(event, Order.Completed | Order.Failed))
-            assert all(isinstance(event, Order.RecordRemoved | Order.Postponed) for event in events[end + 1 :])
+            assert all(
+                isinstance(event, Order.RecordRemoved | Order.RecordLeft | Order.Postponed)
+                for event in events[end + 1 :]
+            )
         stored = []
         for event in self.recorded:
             if isinstance(event, Certificate.Issued | Certificate.Renewed):

@@ -752,6 +752,16 @@ def test_a_removed_record_is_told_with_how_many_are_left() -> None:
     ]
 
 
+def test_a_record_that_is_left_to_another_order_is_off_the_list_once() -> None:
+    order = completed()
+    order.record_left(RECORD, NOW)
+    assert recorded(order, NOW) == [(Order.RecordLeft, {"record": RECORD, "outstanding": 0})]
+    assert order.phase == "done"
+    as_stored(order)
+    order.record_left(RECORD, LATER)
+    assert recorded(order, LATER) == []
+
+
 def test_a_record_is_removed_once() -> None:
     order = completed()
     order.record_removed(RECORD, NOW)

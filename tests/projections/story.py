@@ -110,8 +110,10 @@ class Story:
         certificate = issued(self.id("cert"), self.now(), order.id)
         order.complete(1, self.now())
         self._store.record(order, certificate, by=BY)
-        for record in order.outstanding_records:
-            order.record_removed(record, self.now())
+        first, *others = order.outstanding_records
+        order.record_removed(first, self.now())
+        for record in others:
+            order.record_left(record, self.now())
         self._store.record(order, by=BY)
         certificate.renew(version(2, self.id("acme_order", 50)), "manual", self.now())
         self._store.record(certificate, by=BY)
