@@ -38,13 +38,13 @@ class Notebook:
 @pytest.fixture
 def store(live: Live) -> Live:
     """Positions are written down in the table `notes`, which does not mind one twice."""
-    live.execute("CREATE TABLE notes (name text, position bigint)")
+    live.execute("CREATE TABLE notes (name text, position bigint, taken bigint GENERATED ALWAYS AS IDENTITY)")
     return live
 
 
 def notes(live: Live, notebook: Notebook) -> list[int]:
     with live.pool.connection() as connection:
-        query = "SELECT position FROM notes WHERE name = %s ORDER BY ctid"
+        query = "SELECT position FROM notes WHERE name = %s ORDER BY taken"
         return [position for (position,) in connection.execute(query, [notebook.name]).fetchall()]
 
 
