@@ -171,12 +171,45 @@ class WebhookRequest(msgspec.Struct, frozen=True):
 
 
 class WebhookResponse(msgspec.Struct, frozen=True):
-    """What the receiver said. `retry_after_seconds` from its `Retry-After`, in either form."""
+    """What the receiver said. `retry_after_seconds` from its `Retry-After`, in either form. `body` is the beginning of
+    what came in time, at most 16 KiB; empty where it was encoded."""
 
     status: int
     retry_after_seconds: float | None
+    body: bytes = b""
 
 
 class WebhookSender(Protocol):
     def send(self, request: WebhookRequest) -> WebhookResponse:
         """One POST, no redirects, at most 15 s. Raises EndpointUnreachable, EgressRefused."""
+
+
+class RequireDialable(Protocol):
+    def __call__(self, url: str) -> None:
+        """Dials nobody. Raises EgressRefused for an address that must not be dialled, ResolverFailed where the name has
+        none now."""
+
+
+class Sign(Protocol):
+    def __call__(
+        self,
+        *,
+        event_id: str,
+        event_type: str,
+        timestamp_seconds: int,
+        body: bytes,
+        secrets: Sequence[SecretValue],
+    ) -> Mapping[str, str]:
+        """All headers of a webhook's POST; the secrets newest first."""
+
+
+class ResponseLog(Protocol):
+    """What receivers said, for whoever looks for a cause. It is gone after a while, and is in no event."""
+
+    def keep(self, delivery_id: str, status: int, text: str) -> None:
+        """In place of what was said to the attempt before. Raises StoreUnavailable."""
+
+
+class Chance(Protocol):
+    def __call__(self) -> float:
+        """A random number in [0, 1)."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -24,6 +26,26 @@ MEMORY = Path("/dev/shm")  # on a disk, making a database takes ten times as lon
 ROOM_BYTES = 1 << 30
 
 numbers = itertools.count(1)
+
+
+def is_asked_outside(host: str | bytes | None) -> bool:
+    name = host.decode() if isinstance(host, bytes) else host or ""
+    return name != "localhost" and any(character.isalpha() for character in name) and ":" not in name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_lookups() -> Iterator[None]:
+    """No name is looked up outside of this machine: none but `localhost` has an address."""
+    lookup = socket.getaddrinfo
+
+    def inside(host: str | bytes | None, *args: Any, **options: Any) -> Any:
+        if is_asked_outside(host) and not str(host).startswith("0x"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return lookup(host, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", inside)
+        yield
 
 
 @pytest.fixture(scope="session")
