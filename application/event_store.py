@@ -21,6 +21,7 @@ from domain.event import DomainEvent
 from domain.provenance import Provenance, Recorded
 
 A = TypeVar("A", bound=BaseAggregate[str])
+Subject = BaseAggregate[str] | DomainEvent
 
 
 class Taken(Exception):
@@ -33,11 +34,12 @@ class Taken(Exception):
 
 class Append(msgspec.Struct):
     """What the recorder is given beside the stored events, as the keyword argument `append` of `insert_events`. It
-    answers with `still_held`: whether the claim goes on to the next step, which is due already."""
+    answers with `still_held`: whether the claim goes on to the next step, which is due already. `by` has one for each
+    event."""
 
     events: Sequence[DomainEvent]
     todo: Sequence[TodoItem]
-    by: Provenance
+    by: Sequence[Provenance]
     claim: Claim | None
     still_held: bool = False
 
@@ -88,33 +90,39 @@ class EventStore(Application[str]):
             raise NotFound(aggregate_class.TOPIC, subject_id)  # type: ignore[attr-defined]
         return aggregate
 
-    def record(self, *subjects: BaseAggregate[str] | DomainEvent, by: Provenance, claim: Claim | None = None) -> bool:
+    def record(self, *subjects: Subject, by: Provenance, claim: Claim | None = None) -> bool:
         """Appends what is pending in the aggregates, and the single events given, all or nothing.
 
         Says whether `claim` is held for another step, which is due already. Raises VersionConflict, Taken,
         StoreUnavailable, and LeaseLost where `claim` is no longer held. Then everything is still pending."""
-        events = list(_pending(subjects))
-        if not events:
+        return self.record_each([(subject, by) for subject in subjects], claim)
+
+    def record_each(self, subjects: Sequence[tuple[Subject, Provenance]], claim: Claim | None = None) -> bool:
+        """The same, where not all is caused by the same."""
+        pending = [(event, by) for subject, by in subjects for event in _pending(subject)]
+        if not pending:
             return False
-        todo = [
-            self._decisions[type(subject)].item(subject)
-            for subject in subjects
-            if isinstance(subject, BaseAggregate) and type(subject) in self._decisions
+        events = [event for event, _ in pending]
+        aggregates = [
+            subject for subject, _ in subjects if isinstance(subject, BaseAggregate) and subject.pending_events
         ]
+        todo = [
+            self._decisions[type(aggregate)].item(aggregate)
+            for aggregate in aggregates
+            if type(aggregate) in self._decisions
+        ]
+        append = Append(events, todo, [by for _, by in pending], claim)
         try:
-            append = Append(events, todo, by, claim)
             self.save(*events, append=append)
         except RecordConflictError:
             raise VersionConflict from None
-        for subject in subjects:
-            if isinstance(subject, BaseAggregate):
-                subject.collect_events()
+        for aggregate in aggregates:
+            aggregate.collect_events()
         return append.still_held
 
 
-def _pending(subjects: Sequence[BaseAggregate[str] | DomainEvent]) -> Iterator[DomainEvent]:
-    for subject in subjects:
-        if isinstance(subject, DomainEvent):
-            yield subject
-        else:
-            yield from subject.pending_events  # type: ignore[misc]
+def _pending(subject: Subject) -> Iterator[DomainEvent]:
+    if isinstance(subject, DomainEvent):
+        yield subject
+    else:
+        yield from subject.pending_events  # type: ignore[misc]

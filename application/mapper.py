@@ -14,6 +14,7 @@ from eventsourcing.utils import get_topic, resolve_topic
 
 import domain.access
 import domain.account
+import domain.acknowledgement
 import domain.certificate
 import domain.delivery
 import domain.dns_provider

@@ -98,11 +98,18 @@ class Tokens:
             source_ip=source_ip,
             user_agent=user_agent,
         )
+        self._require_valid(token, caller)
+        return caller
+
+    def require_still_valid(self, caller: Caller) -> None:
+        """For one who was authenticated a while ago. Raises NotAuthenticated."""
+        self._require_valid(self._store.load(Token, caller.token_id), caller)
+
+    def _require_valid(self, token: Token, caller: Caller) -> None:
         if token.is_revoked:
             raise NotAuthenticated("token_revoked", "this token was revoked", caller)
         if self._clock.now() >= token.expires_at:
             raise NotAuthenticated("token_expired", "this token has expired", caller)
-        return caller
 
     def revoke(self, token_id: str, by: Provenance) -> None:
         """Takes effect at once. Raises NotFound."""

@@ -1,4 +1,5 @@
-"""What changes no aggregate but must be on record: that something was read, or refused. Each is a stream of its own."""
+"""What changes no aggregate but must be on record: that something was read, tried, or refused. Each is a stream of its
+own."""
 
 from __future__ import annotations
 
@@ -34,9 +35,19 @@ class RequestRefused(DomainEvent):
     code: str
 
 
-AccessEvent = PrivateKeyRead | SecretRead | RequestRefused
+@dataclass(frozen=True)
+class SubscriptionTested(DomainEvent):
+    """Somebody had a trial event sent. `status` is the receiver's, None where it gave none."""
 
-for event_class in (PrivateKeyRead, SecretRead, RequestRefused):
+    TOPIC = "access.subscription_tested"
+    subscription_id: str
+    status: int | None
+    detail: str
+
+
+AccessEvent = PrivateKeyRead | SecretRead | RequestRefused | SubscriptionTested
+
+for event_class in (PrivateKeyRead, SecretRead, RequestRefused, SubscriptionTested):
     register_topic(event_class.TOPIC, event_class)
 
 
@@ -50,3 +61,9 @@ def secret_read(access_id: str, path: str, version: int, now: datetime) -> Secre
 
 def request_refused(access_id: str, method: str, path: str, code: str, now: datetime) -> RequestRefused:
     return RequestRefused(access_id, 1, now, method, path, code)
+
+
+def subscription_tested(
+    access_id: str, subscription_id: str, status: int | None, detail: str, now: datetime
+) -> SubscriptionTested:
+    return SubscriptionTested(access_id, 1, now, subscription_id, status, detail)

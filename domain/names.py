@@ -5,6 +5,7 @@ A name here is a `str` that `normalise_dns_name` gave back; a wildcard keeps its
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 
 import idna
 
@@ -39,6 +40,12 @@ def normalise_dns_name(text: str) -> str:
 def base_name(dns_name: str) -> str:
     """The name without a wildcard's `*.`: the one that is authorized (RFC 8555 §7.1.4)."""
     return dns_name.removeprefix(WILDCARD)
+
+
+def name_matches(glob: str, dns_name: str) -> bool:
+    """In a glob `*` stands for any characters and `?` for one. A wildcard name stands for every label, so that only a
+    glob that begins with `*` takes it."""
+    return fnmatchcase(dns_name, glob) and (glob.startswith("*") or not dns_name.startswith(WILDCARD))
 
 
 def names_for_certificate(texts: Sequence[str], is_public_suffix: Callable[[str], bool]) -> tuple[str, ...]:

@@ -1,22 +1,27 @@
-"""A standing wish to be told of events: which paths, which types, and where to."""
+"""A standing wish to be told of events: which paths, which types, and how.
+
+A webhook is sent each event; a polling subscription asks for them. Both read the same history: what a subscriber is
+owed follows from the events alone."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal, Self, get_args
+from datetime import datetime, timedelta
+from typing import Any, Literal, Self
 
 from eventsourcing.domain import BaseAggregate
 
+from domain.announcement import Announced, EventType
 from domain.event import DomainEvent, InitialEvent
+from domain.globs import GlobIndex
+from domain.names import name_matches
 
-EventType = Literal["certificate.issued", "certificate.renewed", "certificate.renewal_failed", "order.invalid"]
-EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
+Status = Literal["active", "paused", "disabled", "ended"]
 
-SEGMENT = re.compile(r"(?:[A-Za-z0-9_.?*-])+")
-LONGEST_GLOB = 512
+LONGEST_OVERLAP = timedelta(days=30)
+ONLY_FAILURES_FOR = timedelta(days=5)
+"""After so long without a success a webhook's subscription is disabled."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,24 @@ class WebhookTarget:
     ca_bundle_pem: str | None
 
 
+@dataclass(frozen=True)
+class SigningSecret:
+    """`until` is None for the newest, which has no end yet."""
+
+    sealed_id: str
+    until: datetime | None
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What is still to be owed again: the events behind the position `after`, up to `upto`."""
+
+    id: str
+    after: int
+    upto: int
+    since: datetime
+
+
 class Subscription(BaseAggregate[str]):
     TOPIC = "subscription"
 
@@ -35,19 +58,167 @@ class Subscription(BaseAggregate[str]):
         pass
 
     class Subscribed(InitialEvent, Event):
-        """`identity_id` is whose wish it is."""
+        """`identity_id` is whose wish it is. `target` is None for polling. `dns_names` are globs, of which one must take
+        one of an event's names; without any, all names will do."""
 
         TOPIC = "subscription.subscribed"
+        class_version = 2
         tenant_id: str
         identity_id: str
         name: str
         paths: tuple[str, ...]
         event_types: tuple[EventType, ...]
-        target: WebhookTarget
+        target: WebhookTarget | None
+        dns_names: tuple[str, ...]
+        ordered: bool
+        buffer_size: int
 
-    def __init__(self, tenant_id: str, target: WebhookTarget) -> None:
+        @staticmethod
+        def upcast_v1_v2(fields: dict[str, Any]) -> None:
+            fields.update(dns_names=(), ordered=False, buffer_size=1000)
+
+    class Revised(Event):
+        """All terms as they are from now on; `url` is None for polling."""
+
+        TOPIC = "subscription.revised"
+        identity_id: str
+        name: str
+        paths: tuple[str, ...]
+        event_types: tuple[EventType, ...]
+        dns_names: tuple[str, ...]
+        ordered: bool
+        buffer_size: int
+        url: str | None
+        ca_bundle_pem: str | None
+
+        def apply(self, aggregate: Subscription) -> None:
+            aggregate.identity_id = self.identity_id
+            aggregate.name = self.name
+            aggregate.paths = self.paths
+            aggregate.event_types = self.event_types
+            aggregate.dns_names = self.dns_names
+            aggregate.ordered = self.ordered
+            aggregate.buffer_size = self.buffer_size
+            aggregate.url = self.url
+            aggregate.ca_bundle_pem = self.ca_bundle_pem
+
+    class Paused(Event):
+        """Nothing more is sent; what happens meanwhile is owed all the same."""
+
+        TOPIC = "subscription.paused"
+
+        def apply(self, aggregate: Subscription) -> None:
+            aggregate.status = "paused"
+
+    class Resumed(Event):
+        """After a pause."""
+
+        TOPIC = "subscription.resumed"
+
+        def apply(self, aggregate: Subscription) -> None:
+            aggregate.status = "active"
+
+    class Disabled(Event):
+        """Nothing is owed any longer, and what was owed is given up."""
+
+        TOPIC = "subscription.disabled"
+        reason: str
+
+        def apply(self, aggregate: Subscription) -> None:
+            aggregate.status = "disabled"
+            aggregate.replays = ()
+
+    class Enabled(Event):
+        """After it was disabled. What happened meanwhile can be replayed."""
+
+        TOPIC = "subscription.enabled"
+
+        def apply(self, aggregate: Subscription) -> None:
+            aggregate.status = "active"
+            aggregate.enabled_at = self.timestamp
+
+    class SecretRotated(Event):
+        TOPIC = "subscription.secret_rotated"
+        sealed_secret_id: str
+        previous_until: datetime
+
+        def apply(self, aggregate: Subscription) -> None:
+            newest, older = aggregate.secrets[0], aggregate.secrets[1:]
+            aggregate.secrets = (
+                SigningSecret(self.sealed_secret_id, None),
+                SigningSecret(newest.sealed_id, self.previous_until),
+                *(SigningSecret(secret.sealed_id, self.timestamp) for secret in older),
+            )
+
+    class SecretsShredded(Event):
+        TOPIC = "subscription.secrets_shredded"
+        sealed_secret_ids: tuple[str, ...]
+
+        def apply(self, aggregate: Subscription) -> None:
+            aggregate.secrets = tuple(
+                secret for secret in aggregate.secrets if secret.sealed_id not in self.sealed_secret_ids
+            )
+
+    class ReplayRequested(Event):
+        """The events behind the position `after`, up to `upto`, as far as the subscription wants them today."""
+
+        TOPIC = "subscription.replay_requested"
+        replay_id: str
+        after: int
+        upto: int
+
+        def apply(self, aggregate: Subscription) -> None:
+            aggregate.replays = (*aggregate.replays, Replay(self.replay_id, self.after, self.upto, self.timestamp))
+
+    class ReplayAdvanced(Event):
+        """Up to `position` all is owed."""
+
+        TOPIC = "subscription.replay_advanced"
+        replay_id: str
+        position: int
+
+        def apply(self, aggregate: Subscription) -> None:
+            aggregate.replays = tuple(
+                Replay(replay.id, self.position, replay.upto, self.timestamp) if replay.id == self.replay_id else replay
+                for replay in aggregate.replays
+                if replay.id != self.replay_id or self.position < replay.upto
+            )
+
+    class Unsubscribed(Event):
+        TOPIC = "subscription.unsubscribed"
+
+        def apply(self, aggregate: Subscription) -> None:
+            aggregate.status = "ended"
+            aggregate.replays = ()
+            aggregate.secrets = tuple(SigningSecret(secret.sealed_id, self.timestamp) for secret in aggregate.secrets)
+
+    def __init__(
+        self,
+        tenant_id: str,
+        identity_id: str,
+        name: str,
+        paths: tuple[str, ...],
+        event_types: tuple[EventType, ...],
+        target: WebhookTarget | None,
+        dns_names: tuple[str, ...],
+        ordered: bool,
+        buffer_size: int,
+        timestamp: datetime,
+    ) -> None:
         self.tenant_id = tenant_id
-        self.target = target
+        self.identity_id = identity_id
+        self.name = name
+        self.paths = paths
+        self.event_types = event_types
+        self.dns_names = dns_names
+        self.ordered = ordered
+        self.buffer_size = buffer_size
+        self.url = target.url if target else None
+        self.ca_bundle_pem = target.ca_bundle_pem if target else None
+        self.secrets: tuple[SigningSecret, ...] = (SigningSecret(target.sealed_secret_id, None),) if target else ()
+        self.status: Status = "active"
+        self.enabled_at = timestamp
+        self.replays: tuple[Replay, ...] = ()
 
     @classmethod
     def subscribe(
@@ -59,7 +230,10 @@ class Subscription(BaseAggregate[str]):
         name: str,
         paths: tuple[str, ...],
         event_types: tuple[EventType, ...],
-        target: WebhookTarget,
+        target: WebhookTarget | None,
+        dns_names: tuple[str, ...] = (),
+        ordered: bool = False,
+        buffer_size: int = 1000,
         now: datetime,
     ) -> Self:
         return cls._create(
@@ -72,74 +246,132 @@ class Subscription(BaseAggregate[str]):
             paths=paths,
             event_types=event_types,
             target=target,
+            dns_names=dns_names,
+            ordered=ordered,
+            buffer_size=buffer_size,
         )
+
+    @property
+    def is_webhook(self) -> bool:
+        return self.url is not None
+
+    def terms(self, after: int = 0, upto: int | None = None) -> Terms:
+        """What it asks for as it stands."""
+        return Terms(
+            subscription_id=self.id,
+            tenant_id=self.tenant_id,
+            paths=self.paths,
+            event_types=self.event_types,
+            dns_names=self.dns_names,
+            ordered=self.ordered,
+            after=after,
+            upto=upto,
+        )
+
+    def secrets_in_force(self, now: datetime) -> Sequence[str]:
+        """The ids under which they are sealed, the newest first."""
+        return [secret.sealed_id for secret in self.secrets if secret.until is None or secret.until > now]
+
+    def revise(
+        self,
+        *,
+        identity_id: str,
+        name: str,
+        paths: tuple[str, ...],
+        event_types: tuple[EventType, ...],
+        dns_names: tuple[str, ...],
+        ordered: bool,
+        buffer_size: int,
+        url: str | None,
+        ca_bundle_pem: str | None,
+        now: datetime,
+    ) -> None:
+        """What is owed already is not touched; its next attempt goes to the new address."""
+        terms = {
+            "identity_id": identity_id,
+            "name": name,
+            "paths": paths,
+            "event_types": event_types,
+            "dns_names": dns_names,
+            "ordered": ordered,
+            "buffer_size": buffer_size,
+            "url": url,
+            "ca_bundle_pem": ca_bundle_pem,
+        }
+        if any(getattr(self, name) != value for name, value in terms.items()):
+            self.trigger_event(self.Revised, **terms, timestamp=now)
+
+    def pause(self, now: datetime) -> None:
+        if self.status == "active":
+            self.trigger_event(self.Paused, timestamp=now)
+
+    def resume(self, now: datetime) -> None:
+        """After a pause, or after it was disabled."""
+        if self.status == "paused":
+            self.trigger_event(self.Resumed, timestamp=now)
+        elif self.status == "disabled":
+            self.trigger_event(self.Enabled, timestamp=now)
+
+    def disable(self, reason: str, now: datetime) -> None:
+        if self.status in {"active", "paused"}:
+            self.trigger_event(self.Disabled, reason=reason, timestamp=now)
+
+    def rotate_secret(self, sealed_secret_id: str, overlap: timedelta, now: datetime) -> None:
+        """Both are used for so long; one that was on its way out already ends now."""
+        self.trigger_event(
+            self.SecretRotated, sealed_secret_id=sealed_secret_id, previous_until=now + overlap, timestamp=now
+        )
+
+    def secrets_shredded(self, sealed_secret_ids: tuple[str, ...], now: datetime) -> None:
+        self.trigger_event(self.SecretsShredded, sealed_secret_ids=sealed_secret_ids, timestamp=now)
+
+    def request_replay(self, replay_id: str, after: int, upto: int, now: datetime) -> None:
+        self.trigger_event(self.ReplayRequested, replay_id=replay_id, after=after, upto=upto, timestamp=now)
+
+    def replay_advanced(self, replay_id: str, position: int, now: datetime) -> None:
+        self.trigger_event(self.ReplayAdvanced, replay_id=replay_id, position=position, timestamp=now)
+
+    def unsubscribe(self, now: datetime) -> None:
+        if self.status != "ended":
+            self.trigger_event(self.Unsubscribed, timestamp=now)
 
 
 @dataclass(frozen=True)
-class Listener:
-    """An active subscription, as far as finding it for an event needs."""
+class Terms:
+    """What a subscription asked for at the positions behind `after`, up to `upto` (None: to this day)."""
 
     subscription_id: str
     tenant_id: str
     paths: tuple[str, ...]
     event_types: tuple[str, ...]
-    since_position: int
+    dns_names: tuple[str, ...]
+    ordered: bool
+    after: int
+    upto: int | None
 
-    def wants(self, tenant_id: str, path: str, event_type: str, position: int) -> bool:
+    def ask_for(self, announced: Announced) -> bool:
+        """Whether everything fits but the path, which an `Audience` looks up for all terms at once."""
         return (
-            self.tenant_id == tenant_id
-            and event_type in self.event_types
-            and position > self.since_position
-            and any(path_matches(glob, path) for glob in self.paths)
+            self.tenant_id == announced.tenant_id
+            and announced.event_type in self.event_types
+            and self.after < announced.position
+            and (self.upto is None or announced.position <= self.upto)
+            and (not self.dns_names or _any_taken(self.dns_names, announced.dns_names))
         )
 
 
-def is_path_glob(glob: str) -> bool:
-    """Segments without a leading slash; `**` only as a whole segment."""
-    segments = glob.split("/")
-    return len(glob) <= LONGEST_GLOB and all(
-        SEGMENT.fullmatch(segment) and ("**" not in segment or segment == "**") for segment in segments
-    )
+class Audience:
+    """Finds who is to be told. Safe in many threads."""
+
+    def __init__(self, all_terms: Sequence[Terms]) -> None:
+        self._terms = all_terms
+        self._index = GlobIndex((glob, number) for number, terms in enumerate(all_terms) for glob in terms.paths)
+
+    def of(self, announced: Announced) -> Sequence[Terms]:
+        """In the order in which they were given."""
+        found = (self._terms[number] for number in sorted(self._index.owners(announced.path)))
+        return [terms for terms in found if terms.ask_for(announced)]
 
 
-def lies_under(glob: str, root: str) -> bool:
-    """Whether everything that the glob can match lies under the literal first segment `root`."""
-    return glob.startswith(root + "/")
-
-
-def path_matches(glob: str, path: str) -> bool:
-    """`*` matches within a segment, `**` any number of segments, `?` one character."""
-    return _segments_match(tuple(glob.split("/")), tuple(path.split("/")))
-
-
-def _segments_match(pattern: Sequence[str], segments: Sequence[str]) -> bool:
-    """Row by row over the segments, so that the time is the product of both lengths at most."""
-    reachable = [True, *([False] * len(segments))]
-    for part in pattern:
-        if part == "**":
-            for index in range(1, len(reachable)):
-                reachable[index] = reachable[index] or reachable[index - 1]
-        else:
-            reachable = [False] + [
-                reachable[index] and _segment_matches(part, segments[index]) for index in range(len(segments))
-            ]
-    return reachable[-1]
-
-
-def _segment_matches(pattern: str, segment: str) -> bool:
-    """Goes back to the last `*` only, so that the time is the product of both lengths at most."""
-    at, star, after_star, resume = 0, False, 0, 0
-    part = 0
-    while at < len(segment):
-        if part < len(pattern) and pattern[part] == "*":
-            star, after_star, resume = True, part + 1, at
-            part += 1
-        elif part < len(pattern) and pattern[part] in {"?", segment[at]}:
-            part += 1
-            at += 1
-        elif star:
-            resume += 1
-            part, at = after_star, resume
-        else:
-            return False
-    return all(character == "*" for character in pattern[part:])
+def _any_taken(globs: Iterable[str], dns_names: Iterable[str]) -> bool:
+    return any(name_matches(glob, dns_name) for glob in globs for dns_name in dns_names)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import Literal, Self, get_args
 
 from eventsourcing.domain import BaseAggregate
 
 from domain.event import DomainEvent, InitialEvent
-from domain.names import WILDCARD
+from domain.names import name_matches
 
 Scope = Literal[
     "pki:read",
@@ -53,18 +52,13 @@ class Limits:
         return not self.certificate_ids or certificate_id in self.certificate_ids
 
     def forbidden_name(self, dns_names: Sequence[str]) -> str | None:
-        """The first name that no glob takes. A wildcard stands for every label, so that only a glob that begins with
-        `*` takes it."""
+        """The first name that no glob takes."""
         if not self.dns_names:
             return None
-        return next((name for name in dns_names if not any(_takes(glob, name) for glob in self.dns_names)), None)
+        return next((name for name in dns_names if not any(name_matches(glob, name) for glob in self.dns_names)), None)
 
     def allow(self, certificate_id: str | None, dns_names: Sequence[str]) -> bool:
         return self.allow_certificate(certificate_id) and self.forbidden_name(dns_names) is None
-
-
-def _takes(glob: str, dns_name: str) -> bool:
-    return fnmatchcase(dns_name, glob) and (glob.startswith("*") or not dns_name.startswith(WILDCARD))
 
 
 class Token(BaseAggregate[str]):

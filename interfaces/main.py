@@ -6,10 +6,11 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from threading import BoundedSemaphore
+from time import monotonic
 
 from eventsourcing.domain import BaseAggregate
 
@@ -21,17 +22,21 @@ from application.errors import StoreUnavailable
 from application.event_store import EventStore
 from application.mapper import EventMapper
 from application.orders import Orders
-from application.process import delivery, issuance
-from application.process.delivery import Deliveries, FanOut
+from application.polling import Polling
+from application.process import delivery, issuance, upkeep
+from application.process.breaker import Breaker
+from application.process.delivery import Deliveries
+from application.process.fan_out import FanOut
 from application.process.issuance import Issuance
 from application.process.todo import Decision
+from application.process.upkeep import Upkeep
 from application.secrets import Secrets
 from application.subscriptions import Subscriptions
 from application.tokens import Tokens
+from application.webhooks import Webhooks
 from domain.delivery import Delivery
-from domain.dns_provider import ManagedZones
 from domain.order import Order
-from domain.subscription import Listener
+from domain.subscription import Subscription
 from interfaces.acme.account_key import thumbprint
 from interfaces.acme.client import AcmeClient
 from interfaces.cli.arguments import arguments
@@ -43,6 +48,7 @@ from interfaces.dns.embedded_server import EmbeddedDns
 from interfaces.dns.providers import Providers
 from interfaces.dns.resolver import AuthoritativeResolver
 from interfaces.egress import Egress
+from interfaces.http.long_polls import LongPolls
 from interfaces.http.services import Services
 from interfaces.http.system import VERSION
 from interfaces.logs import set_up_logs
@@ -52,30 +58,33 @@ from interfaces.postgres.embedded_values import EmbeddedZones, PostgresEmbeddedV
 from interfaces.postgres.key_store import PostgresKeyStore
 from interfaces.postgres.locks import PostgresLocks
 from interfaces.postgres.migrate import is_migrated, migrate
-from interfaces.postgres.pool import Pool, open_pool
+from interfaces.postgres.pool import open_pool
 from interfaces.postgres.recorder import PostgresRecorder
+from interfaces.postgres.response_log import PostgresResponseLog
 from interfaces.postgres.todo_list import PostgresTodoList
 from interfaces.public_suffixes import PackagedPublicSuffixes
+from interfaces.read_models import ReadModels
 from interfaces.sealing.envelope import Sealer
 from interfaces.sealing.master_keys import MasterKey, make_master_key_file, read_master_key_file
 from interfaces.settings import EXIT_CODE, BadSetting, Settings, settings_from
 from interfaces.webhooks.sender import HttpWebhookSender
 from interfaces.webhooks.signature import signed_headers
-from projections import accounts as account_view
-from projections import dns_providers as provider_view
-from projections import orders as order_view
-from projections import subscriptions as subscription_view
 from projections.audit_log import AUDIT_LOG
 from projections.catch_up import catch_up
 from projections.views import FOLLOWING, INLINE
 
-CONNECTIONS_BESIDE_STEPS = 24
+CONNECTIONS_BESIDE_STEPS = 32
 FRONT_THREADS = 8
 OUTSIDE_CALLS = 8
+UPKEEP_SLOTS = 2
 INTERACTIVE_SECONDS = 20.0
 STAYING = ("serve", "api", "worker")
 FAILED, INTERRUPTED = 1, 130
-DECISIONS: Mapping[type[BaseAggregate[str]], Decision] = {Order: issuance.DECISION, Delivery: delivery.DECISION}
+DECISIONS: Mapping[type[BaseAggregate[str]], Decision] = {
+    Order: issuance.DECISION,
+    Delivery: delivery.DECISION,
+    Subscription: upkeep.DECISION,
+}
 
 
 def main() -> int:
@@ -107,41 +116,13 @@ def _complain(problem: Exception, code: int) -> int:
     return code
 
 
-class ReadModels:
-    """What the views know that the use cases ask for."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    def managed_zones(self, tenant_id: str) -> Sequence[ManagedZones]:
-        return provider_view.managed_zones(self._pool, tenant_id)
-
-    def running_order(self, account_id: str, dns_names: Sequence[str]) -> str | None:
-        return order_view.running_order(self._pool, account_id, dns_names)
-
-    def is_account_name(self, tenant_id: str, name: str) -> bool:
-        return account_view.is_name_taken(self._pool, tenant_id, name)
-
-    def embedded_zones_of_others(self, tenant_id: str) -> Sequence[str]:
-        return provider_view.embedded_zones(self._pool, except_tenant=tenant_id)
-
-    def is_shown_for_another(self, order_id: str, record_value: str) -> bool:
-        return order_view.is_shown_for_another(self._pool, order_id, record_value)
-
-    def embedded_zones(self) -> Sequence[str]:
-        return provider_view.embedded_zones(self._pool)
-
-    def listeners(self) -> Sequence[Listener]:
-        return subscription_view.listeners(self._pool)
-
-
 @contextmanager
 def assemble(settings: Settings) -> Iterator[Parts]:
     """Everything that the commands need, and its end. The embedded PostgreSQL is started, and migrated, where no other
     is named. Raises BadSetting."""
     with ExitStack() as stack:
         conninfo = _database(settings, stack)
-        pool = stack.enter_context(open_pool(conninfo, settings.workers + CONNECTIONS_BESIDE_STEPS))
+        pool = stack.enter_context(open_pool(conninfo, 2 * settings.workers + CONNECTIONS_BESIDE_STEPS))
         clock, ids, mapper = SystemClock(), UlidIds(), EventMapper()
         history = PostgresRecorder(pool, mapper, INLINE)
         if settings.database_url is None:
@@ -160,6 +141,8 @@ def assemble(settings: Settings) -> Iterator[Parts]:
         front = stack.enter_context(ThreadPoolExecutor(FRONT_THREADS, thread_name_prefix="front"))
         sender = HttpWebhookSender(egress)
         stack.callback(sender.close)
+        webhooks = Webhooks(keys, sender, signed_headers, clock)
+        responses = PostgresResponseLog(pool)
         embedded_values = PostgresEmbeddedValues(pool)
         zones = Providers(embedded_values, egress, PostgresLocks(pool))
         resolver = AuthoritativeResolver(egress, settings.dns_resolvers)
@@ -174,13 +157,34 @@ def assemble(settings: Settings) -> Iterator[Parts]:
             pool=pool,
             store=store,
             history=history,
-            todo=PostgresTodoList(pool),
+            todo=PostgresTodoList(pool, in_lanes=[delivery.NAME]),
             decisions=DECISIONS,
-            processes={
-                issuance.NAME: Issuance(store, history, keys, accounts, ca, providers, resolver, views, clock),
-                delivery.NAME: Deliveries(store, history, keys, sender, signed_headers, random.random, clock),
-            },
-            followers=[*FOLLOWING, FanOut(store, views.listeners)],
+            processes=[
+                (
+                    Issuance(store, history, keys, accounts, ca, providers, resolver, views, clock),
+                    settings.workers,
+                ),
+                (
+                    Deliveries(
+                        store,
+                        history,
+                        views,
+                        webhooks,
+                        responses,
+                        views.failing_since,
+                        views.paused,
+                        Breaker(monotonic),
+                        random.random,
+                        clock,
+                    ),
+                    settings.workers,
+                ),
+                (Upkeep(store, history, views, keys, clock), UPKEEP_SLOTS),
+            ],
+            followers=[
+                *((view, history.read) for view in FOLLOWING),
+                (FanOut(store, views.all_terms, clock), views.announced),
+            ],
             tokens=tokens,
             services=Services(
                 pool=pool,
@@ -191,7 +195,10 @@ def assemble(settings: Settings) -> Iterator[Parts]:
                 accounts=accounts,
                 orders=Orders(store, views, PackagedPublicSuffixes(), clock, ids),
                 certificates=Certificates(store, keys, clock, ids),
-                subscriptions=Subscriptions(store, keys, clock, ids),
+                subscriptions=Subscriptions(store, keys, views, egress.require_dialable, webhooks, clock, ids),
+                polling=Polling(store, views, views, clock, ids),
+                responses=responses,
+                long_polls=LongPolls(views.announced, lambda asking: views.still_so(asking, clock.now()), front),
                 clock=clock,
                 ids=ids,
                 front=front,

@@ -15,12 +15,13 @@ from interfaces.http.services import Services
 from interfaces.postgres.pool import Pool
 from interfaces.postgres.recorder import PostgresRecorder
 from interfaces.settings import Settings
-from projections.catch_up import Follower
+from projections.catch_up import Follower, Read
 
 
 @dataclass(frozen=True)
 class Parts:
-    """`history` reads all events; `followers` want to be kept up to date; `dns` is there when it is configured."""
+    """`history` reads all events; `processes` with how many steps of each may be in flight; `followers` want to be kept up
+    to date with what is read; `dns` is there when it is configured."""
 
     settings: Settings
     conninfo: str
@@ -29,8 +30,8 @@ class Parts:
     history: PostgresRecorder
     todo: TodoList
     decisions: Mapping[type[BaseAggregate[str]], Decision]
-    processes: Mapping[str, Process]
-    followers: Sequence[Follower]
+    processes: Sequence[tuple[Process, int]]
+    followers: Sequence[tuple[Follower, Read]]
     tokens: Tokens
     services: Services
     dns: EmbeddedDns | None

@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow
 
 from domain import access
 from domain.account import Account
+from domain.acknowledgement import Acknowledged, Rewound
 from domain.certificate import Certificate
 from domain.delivery import Delivery
 from domain.dns_provider import DnsProvider
@@ -43,6 +44,7 @@ def _under(root: str) -> Callable[[Any], str]:
 ORDER = _under("pki/acme/orders")
 CERTIFICATE = _under("pki/certificates")
 PROVIDER = _under("dns/providers")
+SUBSCRIPTION = _under("subscriptions")
 
 RULES: Mapping[type[DomainEvent], Rule] = {
     Account.Registered: Rule(
@@ -80,7 +82,29 @@ RULES: Mapping[type[DomainEvent], Rule] = {
     Secret.VersionAdded: Rule(
         "write", lambda e: "secrets/" + e.originator_id.split(":", 2)[2], lambda e: {"version": e.number}
     ),
-    Subscription.Subscribed: Rule("subscription_create", _under("subscriptions"), lambda e: {"url": e.target.url}),
+    Subscription.Subscribed: Rule(
+        "subscription_create", SUBSCRIPTION, lambda e: {"url": e.target.url if e.target else None}
+    ),
+    Subscription.Revised: Rule(
+        "subscription_update", SUBSCRIPTION, lambda e: {"url": e.url, "paths": e.paths, "events": e.event_types}
+    ),
+    Subscription.Paused: Rule("subscription_update", SUBSCRIPTION, lambda _: {"status": "paused"}),
+    Subscription.Resumed: Rule("subscription_update", SUBSCRIPTION, lambda _: {"status": "active"}),
+    Subscription.Enabled: Rule("subscription_update", SUBSCRIPTION, lambda _: {"status": "active"}),
+    Subscription.Disabled: Rule(
+        "subscription_update", SUBSCRIPTION, lambda e: {"status": "disabled", "reason": e.reason}
+    ),
+    Subscription.SecretRotated: Rule("subscription_update", SUBSCRIPTION, lambda _: {"secret": "rotated"}),
+    Subscription.SecretsShredded: Rule("subscription_update", SUBSCRIPTION, lambda _: {"secret": "destroyed"}),
+    Subscription.ReplayRequested: Rule(
+        "subscription_update",
+        SUBSCRIPTION,
+        lambda e: {"replay_id": e.replay_id, "first": e.after + 1, "last": e.upto},
+    ),
+    Subscription.Unsubscribed: Rule("subscription_delete", SUBSCRIPTION),
+    Rewound: Rule(
+        "subscription_update", lambda e: f"subscriptions/{e.subscription_id}", lambda e: {"first": e.cursor + 1}
+    ),
     Delivery.Delivered: Rule("webhook_delivery", _under("deliveries"), lambda e: {"status": e.status}),
     Delivery.AttemptFailed: Rule(
         "webhook_delivery", _under("deliveries"), lambda e: {"status": e.status, "detail": e.detail}, success=False
@@ -91,12 +115,24 @@ RULES: Mapping[type[DomainEvent], Rule] = {
         lambda e: {"status": e.status, "detail": e.detail, "given_up": True},
         success=False,
     ),
+    Delivery.Abandoned: Rule(
+        "webhook_delivery",
+        _under("deliveries"),
+        lambda e: {"detail": e.detail, "given_up": True},
+        success=False,
+    ),
+    Delivery.Reopened: Rule("webhook_delivery", _under("deliveries"), lambda _: {"reopened": True}),
     Token.Issued: Rule("token_create", _under("tokens"), lambda e: {"scopes": e.scopes}),
     Token.Revoked: Rule("token_revoke", _under("tokens")),
     access.PrivateKeyRead: Rule(
         "pki_private_key_read", lambda e: f"pki/certificates/{e.certificate_id}", lambda e: {"version": e.version}
     ),
     access.SecretRead: Rule("read", lambda e: f"secrets/{e.path}", lambda e: {"version": e.version}),
+    access.SubscriptionTested: Rule(
+        "webhook_delivery",
+        lambda e: f"subscriptions/{e.subscription_id}",
+        lambda e: {"status": e.status, "detail": e.detail, "test": True},
+    ),
     access.RequestRefused: Rule(
         "access_denied",
         lambda e: e.path.removeprefix("/v1/"),
@@ -119,6 +155,8 @@ NO_ACT: frozenset[type[DomainEvent]] = frozenset(
         Order.RecordLeft,
         Order.Postponed,
         Delivery.Owed,
+        Subscription.ReplayAdvanced,
+        Acknowledged,
     }
 )
 

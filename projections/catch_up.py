@@ -7,17 +7,17 @@ alone: its position stays, the error is raised at every attempt, and nothing is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from psycopg import Cursor
 from psycopg.rows import TupleRow
 
-from domain.provenance import Recorded
 from projections.documents import Pool
 
 BATCH = 500
 
-Read = Callable[[int, int], Sequence[Recorded]]
+Read = Callable[[int, int], Sequence[Any]]
+"""Events, or what was made of them, behind a position; at most so many; each says its `position`."""
 
 
 class Follower(Protocol):
@@ -27,7 +27,7 @@ class Follower(Protocol):
     @property
     def name(self) -> str: ...
 
-    def apply(self, cursor: Cursor[TupleRow], events: Sequence[Recorded]) -> None: ...
+    def apply(self, cursor: Cursor[TupleRow], events: Sequence[Any]) -> None: ...
 
 
 def catch_up(pool: Pool, follower: Follower, read: Read) -> int:

@@ -17,6 +17,8 @@ from domain.event import DomainEvent
 from domain.provenance import Recorded
 
 Pool = ConnectionPool[Connection]
+Row = tuple[str, int, msgspec.Struct | None]
+"""The tenant, the first event's position, and the document."""
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -27,12 +29,13 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class DocumentView(msgspec.Struct, frozen=True):
-    """`name` is the table; `fold` makes the document after an event from the one before (None at the first)."""
+    """`name` is the table; `fold` makes the document after an event from the one before. None stands for no document: there
+    is none before the first event, and none after the last of what is deleted."""
 
     name: str
     document_type: type[msgspec.Struct]
     event_class: type[DomainEvent]
-    fold: Callable[[Any, Recorded], msgspec.Struct]
+    fold: Callable[[Any, Recorded], msgspec.Struct | None]
     columns: Mapping[str, Column] = {}
     indexes: Sequence[str] = ()
 
@@ -59,19 +62,24 @@ class DocumentView(msgspec.Struct, frozen=True):
             f"SELECT id, tenant_id, first_position, document::text FROM {self.name} WHERE id = ANY(%s)",  # noqa: S608
             [ids],
         )
-        rows = {row[0]: (row[1], row[2], decode(row[3])) for row in cursor.fetchall()}
+        rows: dict[str, Row] = {row[0]: (row[1], row[2], decode(row[3])) for row in cursor.fetchall()}
         last: dict[str, int] = {}
         for recorded in mine:
             subject = recorded.event.originator_id
             tenant_id, first_position, document = rows.get(subject, (recorded.by.tenant_id, recorded.position, None))
             rows[subject] = (tenant_id, first_position, self.fold(document, recorded))
             last[subject] = recorded.position
-        self._write(cursor, sorted(rows.items(), key=lambda row: row[1][1]), last)
+        gone = [subject for subject, (_, _, document) in rows.items() if document is None]
+        if gone:
+            cursor.execute(f"DELETE FROM {self.name} WHERE id = ANY(%s)", [gone])  # noqa: S608
+        kept = [row for row in rows.items() if row[1][2] is not None]
+        if kept:
+            self._write(cursor, sorted(kept, key=lambda row: row[1][1]), last)
 
     def _write(
         self,
         cursor: Cursor[TupleRow],
-        rows: Sequence[tuple[str, tuple[str, int, msgspec.Struct]]],
+        rows: Sequence[tuple[str, Row]],
         last: Mapping[str, int],
     ) -> None:
         names = ["id", "tenant_id", "first_position", "position", "document", *self.columns]

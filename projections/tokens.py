@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from domain.provenance import Recorded
 from domain.token import Token
-from projections.documents import DocumentView
+from projections.documents import DocumentView, Pool
 from projections.times import whole_seconds
 
 
@@ -39,6 +39,15 @@ def fold(token: TokenView | None, recorded: Recorded) -> TokenView:
             return replace(token, status="revoked")
         case _:
             raise ValueError(f"no rule for {event}")
+
+
+def usable(pool: Pool, token_ids: Sequence[str], now: datetime) -> frozenset[str]:
+    """Those of them that are neither revoked nor expired."""
+    query = "SELECT document::text FROM tokens WHERE id = ANY(%s)"
+    with pool.connection() as connection:
+        rows = connection.execute(query, [list(token_ids)]).fetchall()
+    tokens = [msgspec.json.decode(text, type=TokenView) for (text,) in rows]
+    return frozenset(token.id for token in tokens if token.status == "active" and token.expires_at > now)
 
 
 TOKENS = DocumentView(name="tokens", document_type=TokenView, event_class=Token.Event, fold=fold)

@@ -10,13 +10,18 @@ from psycopg.rows import TupleRow
 
 from domain.provenance import Recorded
 from projections.accounts import ACCOUNTS
+from projections.announcements import ANNOUNCEMENTS
 from projections.audit_log import AUDIT_LOG
 from projections.certificate_pems import CERTIFICATE_PEMS
 from projections.certificates import CERTIFICATES
+from projections.deliveries import DELIVERIES
+from projections.delivery_statistics import DELIVERY_STATISTICS
 from projections.dns_providers import DNS_PROVIDERS
 from projections.orders import ORDERS
+from projections.polling_cursors import POLLING_CURSORS
 from projections.secrets import SECRETS
 from projections.subscriptions import SUBSCRIPTIONS
+from projections.terms import TERMS
 from projections.tokens import TOKENS
 
 
@@ -34,15 +39,19 @@ class View(Protocol):
 
 INLINE: Sequence[View] = (
     ACCOUNTS,
+    ANNOUNCEMENTS,
     CERTIFICATES,
     CERTIFICATE_PEMS,
+    DELIVERIES,
     DNS_PROVIDERS,
     ORDERS,
+    POLLING_CURSORS,
     SECRETS,
     SUBSCRIPTIONS,
+    TERMS,
     TOKENS,
 )
 """Written in the transaction of the events: what a client reads right after its command."""
 
-FOLLOWING: Sequence[View] = (AUDIT_LOG,)
+FOLLOWING: Sequence[View] = (AUDIT_LOG, DELIVERY_STATISTICS)
 """Written behind it, each from its own position."""

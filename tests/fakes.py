@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,11 +21,12 @@ from eventsourcing.persistence import (
     StoredEvent,
     Subscription,
 )
+from msgspec.structs import replace
 
 from application.event_store import Append
 from application.mapper import EventMapper
 from application.ports import Clock, Ids
-from application.process.todo import Claim, LeaseLost, TodoItem
+from application.process.todo import MOST_IN_A_LANE, NO_LIMITS, Claim, Claimed, LeaseLost, TodoItem
 from application.secret_value import SecretValue
 from domain.errors import NotFound, SealBroken
 from domain.provenance import Provenance, Recorded
@@ -68,9 +70,13 @@ class _Row:
     fence: int = 0
     attempts: int = 0
 
+    def is_held(self, now: datetime) -> bool:
+        return self.lease_until is not None and self.lease_until > now
+
     @property
-    def free_at(self) -> datetime:
-        return max(self.due_at, self.lease_until or self.due_at)
+    def order(self) -> tuple[datetime, int]:
+        """The longest due first."""
+        return self.due_at, self.item.turn.place
 
 
 class MemoryStore(ApplicationRecorder):
@@ -94,10 +100,7 @@ class MemoryStore(ApplicationRecorder):
         """The to-do list, the longest due first; `due_at` also where a release has put it off."""
         with self._lock:
             rows = sorted(self._rows.values(), key=lambda row: row.due_at)
-            return [
-                TodoItem(row.item.process, row.item.subject, row.item.version, row.item.step, row.due_at)
-                for row in rows
-            ]
+            return [replace(row.item, due_at=row.due_at) for row in rows]
 
     @property
     def history(self) -> Sequence[Recorded]:
@@ -115,7 +118,7 @@ class MemoryStore(ApplicationRecorder):
                 raise RecordConflictError
             self._versions |= fresh
             first = len(self._stored) + 1
-            self._stored.extend((stored, append.by) for stored in stored_events)
+            self._stored.extend(zip(stored_events, append.by, strict=True))
             for item in append.todo:
                 self._write(item, append.claim)
             append.still_held = append.claim is not None and self._is_held(append.claim)
@@ -183,16 +186,18 @@ class MemoryStore(ApplicationRecorder):
 
     # --- TodoList ---
 
-    def claim(self, limit: int, lease: timedelta) -> Sequence[Claim]:
+    def claim(self, process: str, limit: int, lease: timedelta, lane_limits: Mapping[str, int] = NO_LIMITS) -> Claimed:
         with self._lock:
             now = self._clock.now()
-            due = [row for row in self._rows.values() if row.free_at <= now]
-            due.sort(key=lambda row: row.due_at)
-            for row in due[:limit]:
+            rows = [row for row in self._rows.values() if row.item.process == process]
+            claimed = _whose_turn_it_is(rows, now, limit, lane_limits)
+            for row in claimed:
                 row.lease_until = now + lease
                 row.fence = next(self._fences)
                 row.attempts += 1
-            return [Claim(row.item.process, row.item.subject, row.fence, row.attempts) for row in due[:limit]]
+            waits = [at - now for row in rows for at in (row.due_at, row.lease_until) if at is not None and at > now]
+            claims = [Claim(process, row.item.subject, row.fence, row.attempts) for row in claimed]
+            return Claimed(claims, min(waits, default=None))
 
     def extend(self, claims: Collection[Claim], lease: timedelta) -> Collection[Claim]:
         with self._lock:
@@ -209,19 +214,9 @@ class MemoryStore(ApplicationRecorder):
                 if retry_in:
                     row.due_at = max(row.due_at, self._clock.now() + retry_in)
 
-    def next_due_in(self) -> timedelta | None:
-        with self._lock:
-            free_at = [row.free_at for row in self._rows.values()]
-            return min(free_at) - self._clock.now() if free_at else None
-
     def _is_held(self, claim: Claim) -> bool:
         row = self._rows.get((claim.process, claim.subject))
-        return (
-            row is not None
-            and row.fence == claim.fence
-            and row.lease_until is not None
-            and row.lease_until > self._clock.now()
-        )
+        return row is not None and row.fence == claim.fence and row.is_held(self._clock.now())
 
     def _write(self, item: TodoItem, claim: Claim | None) -> None:
         key = (item.process, item.subject)
@@ -234,6 +229,34 @@ class MemoryStore(ApplicationRecorder):
             is_due = item.due_at <= self._clock.now()
             row.attempts = 1 if is_due else 0
             row.lease_until = row.lease_until if is_due else None
+
+
+def _whose_turn_it_is(
+    rows: Sequence[_Row], now: datetime, limit: int, lane_limits: Mapping[str, int]
+) -> Sequence[_Row]:
+    """Of the rows that are due and free, those for which there is room in their lanes."""
+    filled = Counter(row.item.turn.lane for row in rows if row.is_held(now))
+    with_room: list[tuple[int, _Row]] = []
+    for row in sorted(rows, key=lambda row: row.order):
+        if row.due_at > now or row.is_held(now) or not _is_first_in_queue(row, rows):
+            continue
+        lane, fullness = row.item.turn.lane, 0
+        if lane is not None:
+            most = lane_limits.get(lane, MOST_IN_A_LANE)
+            if filled[lane] >= most:
+                continue
+            filled[lane] += 1
+            fullness = filled[lane] + MOST_IN_A_LANE - most
+        with_room.append((fullness, row))
+    with_room.sort(key=lambda each: (each[0], each[1].order))
+    return sorted((row for _, row in with_room[:limit]), key=lambda row: row.order)
+
+
+def _is_first_in_queue(row: _Row, rows: Sequence[_Row]) -> bool:
+    turn = row.item.turn
+    return turn.queue is None or not any(
+        other.item.turn.queue == turn.queue and other.item.turn.place < turn.place for other in rows
+    )
 
 
 class MemoryKeyStore:

@@ -100,6 +100,21 @@ def test_every_event_has_a_golden_file_of_its_current_form(event_class: type[Dom
     assert file.is_file(), f"write {file.name}: one stored event of this form with every field filled"
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("subscription.subscribed@1", {"dns_names": (), "ordered": False, "buffer_size": 1000}),
+        ("delivery.owed@1", {"event_id": "", "path": "", "ordered": False, "replay_id": None}),
+        ("delivery.delivered@1", {"subscription_id": "", "duration_ms": None}),
+        ("delivery.attempt_failed@1", {"subscription_id": "", "duration_ms": None}),
+        ("delivery.given_up@1", {"subscription_id": "", "duration_ms": None}),
+    ],
+)
+def test_what_an_older_form_did_not_say_is_as_it_was_then(name: str, fields: dict[str, Any]) -> None:
+    event = MAPPER.to_domain_event(stored(json.loads((FOLDER / f"{name}.json").read_text())))
+    assert {field: getattr(event, field) for field in fields} == fields
+
+
 @dataclass(frozen=True)
 class Renamed:
     """Stored like an event, but none of the product's. Its `colour` was once a `color`, and before that there was none."""

@@ -1,29 +1,28 @@
-"""Webhooks: who is owed which event, and handing it over.
+"""Handing over what is owed (`fan_out.py` says to whom), until it is taken or given up.
 
-`FanOut` follows the history and owes each announcement to the subscriptions that want it. A delivery's id is made of
-both, so an event read twice is owed once. `Deliveries` then makes the attempts."""
+An attempt is counted before it is made, by the claim of its row: whoever finds a row claimed before knows that the
+attempt was cut off."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Protocol
 
-import msgspec
-
-from application.errors import EgressRefused, EndpointUnreachable
+from application.announcements import Announcements
 from application.event_store import EventStore, History
-from application.ports import Clock, KeyStore, WebhookRequest, WebhookSender
-from application.process.announcements import Announcement, announcement_of
-from application.process.todo import Claim, Decision, Step, logged_step
-from application.secret_value import SecretValue
-from application.subscriptions import SEALED_KIND
-from domain.delivery import Delivery, delivery_id
+from application.ports import Chance, Clock, ResponseLog
+from application.process.breaker import Breaker
+from application.process.fan_out import PROCESS
+from application.process.todo import Claim, Decision, Step, Turn, logged_step
+from application.webhooks import Outcome, Webhooks
+from domain.delivery import Delivery
 from domain.errors import VersionConflict
-from domain.provenance import Recorded, of_process
-from domain.subscription import Listener, Subscription
+from domain.provenance import of_process
+from domain.subscription import ONLY_FAILURES_FOR, Subscription
 
-NAME = "delivery"
-TAKEN = range(200, 300)
+NAME = PROCESS
+MOST_CONFLICTS = 5
 
 
 class Attempt(Step, frozen=True): ...
@@ -34,70 +33,23 @@ def next_step(delivery: Delivery) -> Step | None:
     return Attempt(delivery.due_at) if delivery.ended is None else None
 
 
-DECISION = Decision(NAME, next_step)
+def turn(delivery: Delivery) -> Turn:
+    """A subscription's deliveries share its endpoint; those that keep an order wait for the earlier ones."""
+    queue = f"{delivery.subscription_id}/{delivery.path}" if delivery.ordered else None
+    return Turn(delivery.subscription_id, queue, delivery.position)
 
 
-class Sign(Protocol):
-    def __call__(
-        self,
-        *,
-        event_id: str,
-        event_type: str,
-        timestamp_seconds: int,
-        body: bytes,
-        secrets: Sequence[SecretValue],
-    ) -> Mapping[str, str]:
-        """All headers of the POST; the secrets newest first."""
+DECISION = Decision(NAME, next_step, turn)
 
 
-class Chance(Protocol):
-    def __call__(self) -> float:
-        """A random number in [0, 1)."""
+class FailingSince(Protocol):
+    def __call__(self, subscription_id: str) -> datetime | None:
+        """The first failure after the last success; None where there is none."""
 
 
-class Listeners(Protocol):
-    def __call__(self) -> Sequence[Listener]:
-        """The active subscriptions."""
-
-
-class FanOut:
-    """A follower of the history (`projections/catch_up.py`). What it writes are events, so it needs no cursor."""
-
-    name = "delivery_fan_out"
-
-    def __init__(self, store: EventStore, listeners: Listeners) -> None:
-        self._store = store
-        self._listeners = listeners
-
-    def apply(self, _: Any, events: Sequence[Recorded]) -> None:
-        announced = [
-            (recorded, announcement) for recorded in events if (announcement := announcement_of(recorded)) is not None
-        ]
-        if not announced:
-            return
-        listeners = self._listeners()
-        for recorded, announcement in announced:
-            for listener in listeners:
-                if listener.wants(
-                    announcement.tenant_id, announcement.path, announcement.event_type, announcement.sequence
-                ):
-                    self._owe(listener, recorded, announcement)
-
-    def _owe(self, listener: Listener, recorded: Recorded, announcement: Announcement) -> None:
-        event = recorded.event
-        delivery = Delivery.owe(
-            delivery_id(listener.subscription_id, recorded.position, event.timestamp),
-            tenant_id=listener.tenant_id,
-            subscription_id=listener.subscription_id,
-            position=recorded.position,
-            event_type=announcement.event_type,
-            now=event.timestamp,
-        )
-        by = of_process(NAME, recorded.by, event.originator_id, event.originator_version)
-        try:
-            self._store.record(delivery, by=by)
-        except VersionConflict:
-            return  # owed before
+class Paused(Protocol):
+    def __call__(self) -> Sequence[str]:
+        """The ids of the subscriptions that are."""
 
 
 class Deliveries:
@@ -107,64 +59,92 @@ class Deliveries:
         self,
         store: EventStore,
         history: History,
-        keys: KeyStore,
-        sender: WebhookSender,
-        sign: Sign,
+        announcements: Announcements,
+        webhooks: Webhooks,
+        responses: ResponseLog,
+        failing_since: FailingSince,
+        paused: Paused,
+        breaker: Breaker,
         chance: Chance,
         clock: Clock,
     ) -> None:
         self._store = store
         self._history = history
-        self._keys = keys
-        self._sender = sender
-        self._sign = sign
+        self._announcements = announcements
+        self._webhooks = webhooks
+        self._responses = responses
+        self._failing_since = failing_since
+        self._paused = paused
+        self._breaker = breaker
         self._chance = chance
         self._clock = clock
 
+    def lane_limits(self) -> Mapping[str, int]:
+        return {**self._breaker.limits(), **dict.fromkeys(self._paused(), 0)}
+
     def perform(self, claim: Claim) -> None:
-        delivery = self._store.load(Delivery, claim.subject)
-        step = next_step(delivery)
-        if step is None:
-            return
-        origin = self._history.origin(delivery.id)
-        with logged_step(step, delivery_id=delivery.id, request_id=origin.request_id):
-            by = of_process(NAME, origin, delivery.id, delivery.version)
-            self._attempt(delivery)
-            self._store.record(delivery, by=by, claim=claim)
+        """Attempts in a row, for as long as the claim is held: the next may be due as soon as one is recorded."""
+        is_held = True
+        if claim.attempts > 1:
+            delivery = self._store.load(Delivery, claim.subject)
+            delivery.attempt_cut_off(self._clock.now())
+            is_held = self._record(delivery, claim=claim)
+        while is_held:
+            delivery = self._store.load(Delivery, claim.subject)
+            step = next_step(delivery)
+            if step is None:
+                return
+            with logged_step(step, delivery_id=delivery.id, subscription_id=delivery.subscription_id):
+                is_held = self._perform(delivery, claim)
 
     def give_up(self, claim: Claim) -> None:
         delivery = self._store.load(Delivery, claim.subject)
-        by = of_process(NAME, self._history.origin(delivery.id), delivery.id, delivery.version)
-        delivery.attempt_failed(None, "the service failed at this delivery", None, self._chance(), self._clock.now())
-        self._store.record(delivery, by=by, claim=claim)
+        delivery.abandon("the service failed at this delivery", self._clock.now())
+        self._record(delivery, claim=claim)
 
-    def _attempt(self, delivery: Delivery) -> None:
-        try:
-            response = self._sender.send(self._request(delivery))
-        except (EndpointUnreachable, EgressRefused) as failure:
-            delivery.attempt_failed(None, failure.detail, None, self._chance(), self._clock.now())
-            return
-        now = self._clock.now()
-        if response.status in TAKEN:
-            delivery.delivered(response.status, now)
-        else:
-            detail = f"the receiver answered {response.status}"
-            delivery.attempt_failed(response.status, detail, response.retry_after_seconds, self._chance(), now)
-
-    def _request(self, delivery: Delivery) -> WebhookRequest:
+    def _perform(self, delivery: Delivery, claim: Claim) -> bool:
+        """Whether the claim is held for another attempt."""
         subscription = self._store.load(Subscription, delivery.subscription_id)
-        (recorded,) = self._history.read(delivery.position - 1, 1)
-        announcement = announcement_of(recorded)
-        if announcement is None:
-            raise ValueError(f"nothing to announce at position {delivery.position}")
-        body = msgspec.json.encode(announcement)
-        target = subscription.target
-        secret = self._keys.open(SEALED_KIND, delivery.tenant_id, subscription.id, target.sealed_secret_id)
-        headers = self._sign(
-            event_id=announcement.event_id,
-            event_type=announcement.event_type,
-            timestamp_seconds=int(self._clock.now().timestamp()),
-            body=body,
-            secrets=[secret],
+        if subscription.status in {"disabled", "ended"}:
+            delivery.abandon(f"the subscription is {subscription.status}", self._clock.now())
+            return self._record(delivery, claim=claim)
+        announced = self._announcements.announced_at(delivery.position)
+        outcome = self._webhooks.send(subscription, announced.event_id, announced.event_type, announced.body)
+        if outcome.is_taken:
+            self._breaker.succeeded(subscription.id)
+        else:
+            self._breaker.failed(subscription.id, outcome.duration_ms / 1000)
+        if outcome.status is not None and (outcome.text or delivery.attempts):
+            self._responses.keep(delivery.id, outcome.status, outcome.text)
+        return self._report(delivery, subscription, outcome, claim)
+
+    def _report(self, delivery: Delivery, subscription: Subscription, outcome: Outcome, claim: Claim) -> bool:
+        """What was learnt outside is not lost to somebody who changed the same thing meanwhile."""
+        for _ in range(MOST_CONFLICTS):
+            self._decide(delivery, subscription, outcome)
+            try:
+                return self._record(delivery, subscription, claim=claim)
+            except VersionConflict:
+                delivery = self._store.load(Delivery, delivery.id)
+                subscription = self._store.load(Subscription, subscription.id)
+        raise VersionConflict
+
+    def _decide(self, delivery: Delivery, subscription: Subscription, outcome: Outcome) -> None:
+        now = self._clock.now()
+        if outcome.is_taken:
+            delivery.delivered(outcome.status or 0, outcome.duration_ms, now)
+            return
+        if outcome.is_gone:
+            delivery.give_up(outcome.status, outcome.detail, outcome.duration_ms, now)
+            subscription.disable("gone", now)
+            return
+        delivery.attempt_failed(
+            outcome.status, outcome.detail, outcome.retry_after_seconds, outcome.duration_ms, self._chance(), now
         )
-        return WebhookRequest(target.url, headers, body, target.ca_bundle_pem)
+        since = self._failing_since(subscription.id)
+        if since is not None and now - max(since, subscription.enabled_at) >= ONLY_FAILURES_FOR:
+            subscription.disable("only_failures", now)
+
+    def _record(self, delivery: Delivery, *others: Subscription, claim: Claim) -> bool:
+        by = of_process(NAME, self._history.origin(delivery.id), delivery.id, delivery.version)
+        return self._store.record(delivery, *others, by=by, claim=claim)

@@ -31,7 +31,7 @@ from application.errors import (
 from application.event_store import EventStore, History
 from application.orders import record_order
 from application.ports import CertificateAuthority, Clock, DnsZone, KeyStore, Resolver, TxtValue, Unseen
-from application.process.todo import Claim, Decision, LeaseLost, Step, logged_step
+from application.process.todo import NO_LIMITS, Claim, Decision, LeaseLost, Step, logged_step
 from application.provider_config import CommonConfig
 from application.x509 import CertificateRejected, new_csr_der, new_private_key, read_chain
 from domain.acme import OrderObject
@@ -136,6 +136,9 @@ class Issuance:
         self._resolver = resolver
         self._others = others
         self._clock = clock
+
+    def lane_limits(self) -> Mapping[str, int]:
+        return NO_LIMITS
 
     def perform(self, claim: Claim) -> None:
         """Steps of one order in a row, for as long as the claim is held. Raises what makes a report impossible:

@@ -6,7 +6,7 @@ it works, and reports under its fence: after it lost the lease it can write noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from time import monotonic
@@ -35,6 +35,21 @@ def logged_step(step: Step, **about: str | None) -> Iterator[None]:
         log.info("step", step=type(step).__name__, duration_ms=duration_ms)
 
 
+MOST_IN_A_LANE = 4
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """What a row waits for beside its time: of a `lane` at most `MOST_IN_A_LANE` rows are claimed at once, and of a
+    `queue` only the row with the lowest `place`."""
+
+    lane: str | None = None
+    queue: str | None = None
+    place: int = 0
+
+
+ANY_TIME = Turn()
+
+
 class TodoItem(msgspec.Struct, frozen=True):
     """The row for one subject; `step` is None when there is nothing left to do. `version` is the aggregate's."""
 
@@ -43,6 +58,7 @@ class TodoItem(msgspec.Struct, frozen=True):
     version: int
     step: str | None
     due_at: datetime | None
+    turn: Turn = ANY_TIME
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -58,18 +74,27 @@ class LeaseLost(Exception):
     """Another worker may have taken over: what was done is not reported."""
 
 
+class Claimed(msgspec.Struct, frozen=True):
+    """`next_due_in` is how long until a row falls due that could not be claimed yet for its time alone; None when there
+    is none."""
+
+    claims: Sequence[Claim]
+    next_due_in: timedelta | None
+
+
+NO_LIMITS: Mapping[str, int] = {}
+
+
 class TodoList(Protocol):
-    def claim(self, limit: int, lease: timedelta) -> Sequence[Claim]:
-        """At most `limit` due rows that nobody holds, each for one worker only, the longest due first."""
+    def claim(self, process: str, limit: int, lease: timedelta, lane_limits: Mapping[str, int] = NO_LIMITS) -> Claimed:
+        """At most `limit` due rows that nobody holds, each for one worker only, the longest due first; in lanes, those
+        of the emptiest lanes first. `lane_limits` are those below `MOST_IN_A_LANE`."""
 
     def extend(self, claims: Collection[Claim], lease: timedelta) -> Collection[Claim]:
         """A heartbeat: those of the claims that are still held, their leases counted anew from now."""
 
     def release(self, claim: Claim, retry_in: timedelta) -> None:
         """Gives a row back without progress. Nothing happens if it is held by somebody else by now."""
-
-    def next_due_in(self) -> timedelta | None:
-        """How long until the next row that nobody holds is due; None when there is none."""
 
 
 class Process(Protocol):
@@ -83,12 +108,16 @@ class Process(Protocol):
     def give_up(self, claim: Claim) -> None:
         """Records the end of what has crashed again and again: giving up is an event."""
 
+    def lane_limits(self) -> Mapping[str, int]:
+        """The lanes that may not be filled as others now, and how far they may."""
+
 
 class Decision(msgspec.Struct, frozen=True):
     """The deciding half of a process manager, as the event store needs it."""
 
     process: str
     next_step: Callable[[Any], Step | None]
+    turn: Callable[[Any], Turn] = lambda _: ANY_TIME
 
     def item(self, aggregate: BaseAggregate[str]) -> TodoItem:
         step = self.next_step(aggregate)
@@ -98,4 +127,5 @@ class Decision(msgspec.Struct, frozen=True):
             version=aggregate.version,
             step=type(step).__name__ if step else None,
             due_at=step.due_at if step else None,
+            turn=self.turn(aggregate),
         )

@@ -1,11 +1,12 @@
-"""The loop that performs the to-do list, many steps at a time.
+"""The loop that performs one process manager's part of the to-do list, many steps at a time.
 
-One thread hands out claims, one keeps their leases alive, the rest work. Nothing here knows what the steps are."""
+One thread hands out claims, one keeps their leases alive, the rest work. Nothing here knows what the steps are. Each
+process manager has a worker of its own, so that none can take the slots of another."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from time import monotonic
@@ -29,9 +30,9 @@ log = structlog.get_logger()
 class Worker:
     """`wake` is set by whoever learns that the list has grown; `slots` is how many steps are in flight at most."""
 
-    def __init__(self, todo: TodoList, processes: Mapping[str, Process], slots: int, wake: threading.Event) -> None:
+    def __init__(self, todo: TodoList, process: Process, slots: int, wake: threading.Event) -> None:
         self._todo = todo
-        self._processes = processes
+        self._process = process
         self._slots = slots
         self._wake = wake
         self._held: dict[int, Claim] = {}
@@ -42,7 +43,7 @@ class Worker:
         finished = threading.Event()
         heart = threading.Thread(target=self._beat, args=[finished], name="heartbeat", daemon=True)
         heart.start()
-        with ThreadPoolExecutor(self._slots, thread_name_prefix="step") as pool:
+        with ThreadPoolExecutor(self._slots, thread_name_prefix=self._process.name) as pool:
             while not stop.is_set():
                 self._wake.clear()
                 idle_seconds = self._hand_out(pool.submit)
@@ -58,23 +59,20 @@ class Worker:
         if free == 0:
             return LONGEST_IDLE_SECONDS
         try:
-            claims = self._todo.claim(free, LEASE)
-            for claim in claims:
+            claimed = self._todo.claim(self._process.name, free, LEASE, self._process.lane_limits())
+            for claim in claimed.claims:
                 with self._lock:
                     self._held[claim.fence] = claim
                 submit(self._work, claim)
-            if len(claims) == free:
-                return LONGEST_IDLE_SECONDS  # every slot is taken; the first to be free wakes us
-            due_in = self._todo.next_due_in()
         except StoreUnavailable as failure:
             log.warning("store_unavailable", detail=failure.detail)
             return LONGEST_IDLE_SECONDS
         except Exception:
             log.exception("claiming_crashed")
             return LONGEST_IDLE_SECONDS
-        if due_in is None:
-            return LONGEST_IDLE_SECONDS
-        return min(LONGEST_IDLE_SECONDS, max(0.01, due_in.total_seconds()))
+        if claimed.next_due_in is None or len(claimed.claims) == free:
+            return LONGEST_IDLE_SECONDS  # where every slot is taken, the first to be free wakes us
+        return min(LONGEST_IDLE_SECONDS, max(0.01, claimed.next_due_in.total_seconds()))
 
     def _work(self, claim: Claim) -> None:
         retry_in = LONGEST_CRASHED_RETRY
@@ -89,7 +87,7 @@ class Worker:
         outcome, retry_in = "done", timedelta()
         with structlog.contextvars.bound_contextvars(process=claim.process, subject=claim.subject):
             try:
-                self._processes[claim.process].perform(claim)
+                self._process.perform(claim)
             except LeaseLost:
                 outcome = "lease_lost"
             except VersionConflict:
@@ -102,10 +100,16 @@ class Worker:
                 retry_in = min(LONGEST_CRASHED_RETRY, CRASHED_RETRY * 2 ** min(claim.attempts, 8))
                 log.exception("step_crashed", attempts=claim.attempts)
                 if claim.attempts >= MOST_CRASHES:
-                    self._processes[claim.process].give_up(claim)
+                    self._give_up(claim)
             duration_ms = round((monotonic() - started) * 1000)
             log.debug("claim_worked_off", outcome=outcome, attempts=claim.attempts, duration_ms=duration_ms)
         return retry_in
+
+    def _give_up(self, claim: Claim) -> None:
+        try:
+            self._process.give_up(claim)
+        except Exception:
+            log.exception("giving_up_crashed", attempts=claim.attempts)
 
     def _give_back(self, claim: Claim, retry_in: timedelta) -> None:
         try:

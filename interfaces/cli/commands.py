@@ -75,9 +75,9 @@ def _verify(wanted: Namespace, parts: Parts, names: Sequence[str]) -> int:
         if view.name in names:
 
             def catch_up_live(name: str = view.name) -> None:
-                for follower in parts.followers:
+                for follower, read in parts.followers:
                     if follower.name == name:
-                        catch_up(parts.pool, follower, parts.history.read)
+                        catch_up(parts.pool, follower, read)
 
             differences.append(compare_view(parts.pool, view, parts.history.read, catch_up_live))
     if "todo" in names:

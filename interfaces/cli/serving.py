@@ -6,8 +6,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from queue import SimpleQueue
 
 import structlog
 import uvicorn
@@ -34,52 +35,61 @@ def serve(parts: Parts, *, api: bool, worker: bool) -> int:
     if reason is not None:
         log.error("not_ready", reason=reason)
         return FAILED
-    stop = threading.Event()
+    threads = _Threads()
 
     def on_signal(*_: object) -> None:
-        if stop.is_set():
+        if threads.end_asked:
             os._exit(INTERRUPTED)
-        stop.set()
+        threads.end()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     with ExitStack() as stack:
-        threads = _Threads(stop)
+        wakes: list[Callable[[], object]] = []
         if worker:
             if parts.dns is not None:
                 stack.enter_context(parts.dns)
                 log.info("dns_listening", host=parts.dns.host, port=parts.dns.port)
-            _add_worker(threads, parts)
+            wakes += _add_worker(threads, parts)
         if api:
-            server = _api(parts)
-            threads.add("api", lambda _: server.run(), lambda: setattr(server, "should_exit", True))
+            wakes.append(parts.services.long_polls.wake)
+            _add_api(threads, parts)
             log.info("listening", url=parts.settings.base_url)
         else:
             log.info("working", slots=parts.settings.workers)
+        threads.add("listener", Listener(parts.conninfo, wakes).run, lambda: None)
         threads.run()
     log.info("stopped")
     return FAILED if threads.failed else OK
 
 
 class _Threads:
-    """Threads that run until `stop` is set. One that ends before that ends all: half a process is none."""
+    """Threads that run until `end` is called. One that ends before that ends all: half a process is none."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self) -> None:
         self.failed = False
-        self._stop = stop
+        self.end_asked = False
+        self._ends: SimpleQueue[None] = SimpleQueue()
+        self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._wake: list[Callable[[], object]] = []
 
+    def end(self) -> None:
+        """Also from a signal's handler, which may interrupt the main thread anywhere: an event's lock could be the very
+        one that it holds, the queue takes none that Python sees."""
+        self.end_asked = True
+        self._ends.put(None)
+
     def add(self, name: str, run: Callable[[threading.Event], object], wake: Callable[[], object]) -> None:
-        """`wake` is called after `stop` was set, for a `run` that waits for something else."""
+        """`wake` is called at the end, for a `run` that waits for something else."""
 
         def run_to_the_end() -> None:
             try:
                 run(self._stop)
             finally:
-                if not self._stop.is_set():
+                if not self.end_asked:
                     self.failed = True
-                    self._stop.set()
+                    self.end()
                     log.error("thread_ended", thread=name)
 
         self._threads.append(threading.Thread(target=run_to_the_end, name=name, daemon=True))
@@ -88,7 +98,8 @@ class _Threads:
     def run(self) -> None:
         for thread in self._threads:
             thread.start()
-        self._stop.wait()
+        self._ends.get()
+        self._stop.set()
         for wake in self._wake:
             wake()
         deadline = time.monotonic() + END_SECONDS
@@ -98,14 +109,26 @@ class _Threads:
                 log.warning("thread_left_behind", thread=thread.name)
 
 
-def _add_worker(threads: _Threads, parts: Parts) -> None:
-    steps, history = threading.Event(), threading.Event()
-    worker = Worker(parts.todo, parts.processes, parts.settings.workers, steps)
-    followers = Followers(parts.pool, parts.followers, parts.history.read, history)
-    listener = Listener(parts.conninfo, [steps.set, history.set])
-    threads.add("worker", worker.run, steps.set)
-    threads.add("followers", followers.run, history.set)
-    threads.add("listener", listener.run, lambda: None)
+def _add_worker(threads: _Threads, parts: Parts) -> Sequence[Callable[[], object]]:
+    """What to call when the history has grown."""
+    wakes = []
+    for process, slots in parts.processes:
+        wake = threading.Event()
+        threads.add(process.name, Worker(parts.todo, process, slots, wake).run, wake.set)
+        wakes.append(wake.set)
+    history = threading.Event()
+    threads.add("followers", Followers(parts.pool, parts.followers, history).run, history.set)
+    return [*wakes, history.set]
+
+
+def _add_api(threads: _Threads, parts: Parts) -> None:
+    server = _api(parts)
+
+    def end() -> None:
+        parts.services.long_polls.close()
+        server.should_exit = True
+
+    threads.add("api", lambda _: server.run(), end)
 
 
 def _api(parts: Parts) -> uvicorn.Server:

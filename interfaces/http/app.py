@@ -21,8 +21,10 @@ from interfaces.http import (
     audit,
     authentication,
     certificates,
+    deliveries,
     dns_providers,
     orders,
+    polling,
     secrets,
     subscriptions,
     system,
@@ -32,6 +34,7 @@ from interfaces.http.envelope import App, Envelope, Scope
 from interfaces.http.pages import page_of
 from interfaces.http.problems import INTERNAL, Problem, answer, problem_of
 from interfaces.http.services import Services
+from interfaces.http.webhook_schemas import webhooks
 
 HANDLERS = (
     secrets.write_secret,
@@ -56,6 +59,15 @@ HANDLERS = (
     subscriptions.subscribe,
     subscriptions.list_subscriptions,
     subscriptions.get_subscription,
+    subscriptions.revise_subscription,
+    subscriptions.unsubscribe,
+    subscriptions.rotate_secret,
+    subscriptions.test_subscription,
+    deliveries.list_deliveries,
+    deliveries.redeliver,
+    deliveries.replay,
+    polling.poll,
+    polling.acknowledge,
     audit.list_audit_logs,
     system.health,
     system.ready,
@@ -92,6 +104,7 @@ def build_app(services: Services, handler_threads: int | None = None) -> App:
             version=system.VERSION,
             path="/schema",
             render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+            webhooks=webhooks(),  # type: ignore[arg-type]  # schemas as they are, without the framework's classes
             components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
         ),
         logging_config=None,

@@ -61,6 +61,10 @@ class TooBusy(Exception):
     """So many requests wait for somebody outside that one more would hold up the others."""
 
 
+class ClientGone(Exception):
+    """Whoever asked has hung up: the answer is for the log alone."""
+
+
 class BadRequest(Exception):
     """The request itself is not acceptable, whatever it asks for."""
 
@@ -78,6 +82,7 @@ NOT_FOUND_CODES = {
     "order": "acme_order_not_found",
     "dns_provider": "dns_provider_not_found",
     "token": "token_not_found",
+    "delivery": "delivery_not_found",
 }
 
 SYNTAX_CODES = frozenset({"invalid_path", "invalid_secret_type", "invalid_duration", "invalid_cursor", "invalid_glob"})
@@ -92,6 +97,8 @@ def problem_of(error: Exception) -> Problem | None:
             return error.problem
         case TooBusy():
             return Problem(503, "service_unavailable", "too many requests wait for others outside", None, 2)
+        case ClientGone():
+            return Problem(499, "client_gone", "the client hung up")
         case NotAuthenticated():
             return Problem(401, error.code, str(error))
         case refusals.Denied():

@@ -12,11 +12,14 @@ from application.certificates import Certificates
 from application.dns_providers import DnsProviders
 from application.event_store import EventStore
 from application.orders import Orders
+from application.polling import Polling
 from application.ports import Clock, Ids
 from application.secrets import Secrets
 from application.subscriptions import Subscriptions
 from application.tokens import Tokens
+from interfaces.http.long_polls import LongPolls
 from interfaces.postgres.pool import Pool
+from interfaces.postgres.response_log import PostgresResponseLog
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Services:
     orders: Orders
     certificates: Certificates
     subscriptions: Subscriptions
+    polling: Polling
+    responses: PostgresResponseLog
+    long_polls: LongPolls
     clock: Clock
     ids: Ids
     front: ThreadPoolExecutor

@@ -52,23 +52,22 @@ class Listener:
 class Followers:
     """Keeps everybody who follows the history up to date. One that fails stands still, alarms, and is tried again."""
 
-    def __init__(self, pool: Pool, followers: Sequence[Follower], read: Read, wake: threading.Event) -> None:
+    def __init__(self, pool: Pool, followers: Sequence[tuple[Follower, Read]], wake: threading.Event) -> None:
         self._pool = pool
         self._followers = followers
-        self._read = read
         self._wake = wake
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
             self._wake.clear()
-            for follower in self._followers:
-                self._follow(follower)
+            for follower, read in self._followers:
+                self._follow(follower, read)
             if not stop.is_set():
                 self._wake.wait(LISTEN_SECONDS)
 
-    def _follow(self, follower: Follower) -> None:
+    def _follow(self, follower: Follower, read: Read) -> None:
         try:
-            catch_up(self._pool, follower, self._read)
+            catch_up(self._pool, follower, read)
         except StoreUnavailable as failure:
             log.warning("store_unavailable", detail=failure.detail)
         except Exception:

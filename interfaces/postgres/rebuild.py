@@ -10,13 +10,13 @@ from contextlib import contextmanager
 
 import msgspec
 from eventsourcing.domain import BaseAggregate
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 from psycopg import Connection, Cursor
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
 from application.event_store import EventStore
-from application.process.todo import Decision, TodoItem
+from application.process.todo import Decision, TodoItem, Turn
 from interfaces.postgres.pool import Pool
 from projections.catch_up import Read
 from projections.views import FOLLOWING, View
@@ -96,14 +96,18 @@ def _apply_after(position: int, cursor: Cursor[TupleRow], view: View, read: Read
 
 
 SUBJECTS = "SELECT DISTINCT originator_id FROM events WHERE starts_with(topic, %s) AND position > %s"
-TODO_ROWS = "SELECT process, subject, version, step, due_at FROM todo"
+TODO_ROWS = "SELECT process, subject, version, step, due_at, lane, queue, place FROM todo"
 
 Decisions = Mapping[type[BaseAggregate[str]], Decision]
 
 
 def compare_todo(pool: Pool, store: EventStore, decisions: Decisions) -> Difference:
     with _folded_todo(pool, store, decisions) as (cursor, rebuilt):
-        live = {(row[0], row[1]): TodoItem(*row) for row in cursor.execute(TODO_ROWS).fetchall()}
+        rows = cursor.execute(TODO_ROWS).fetchall()
+    live = {
+        (process, subject): TodoItem(process, subject, version, step, due_at, Turn(*turn))
+        for process, subject, version, step, due_at, *turn in rows
+    }
     equal = sum(_is_same(live.get((item.process, item.subject)), item) for item in rebuilt)
     return Difference("todo", len(rebuilt), len(live) - equal, len(rebuilt) - equal)
 
@@ -123,10 +127,12 @@ def replace_todo(pool: Pool, store: EventStore, decisions: Decisions) -> None:
             [[item.process for item in folded], [item.subject for item in folded]],
         )
         cursor.executemany(
-            "INSERT INTO todo (process, subject, version, step, due_at) VALUES (%s, %s, %s, %s, %s)"
+            "INSERT INTO todo (process, subject, version, step, due_at, lane, queue, place)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
             " ON CONFLICT (process, subject) DO UPDATE"
-            " SET version = excluded.version, step = excluded.step, due_at = excluded.due_at",
-            [[item.process, item.subject, item.version, item.step, item.due_at] for item in folded],
+            " SET version = excluded.version, step = excluded.step, due_at = excluded.due_at,"
+            " lane = excluded.lane, queue = excluded.queue, place = excluded.place",
+            [[*astuple(item)[:-1], *astuple(item.turn)] for item in folded],
         )
 
 

@@ -29,7 +29,7 @@ from interfaces.postgres.pool import Pool
 LEASE_LOST = "SV001"
 
 APPEND = """
-SELECT * FROM append_events(%s, %s, %s, %s::json[], %s, %s, %s, %s, %s, %s::timestamptz[], %s, %s, %s)
+SELECT * FROM append_events(%s, %s, %s, %s::json[], %s::json[], %s, %s, %s, %s, %s::timestamptz[], %s, %s, %s, %s, %s, %s)
 """
 ONE_AGGREGATE = """
 SELECT originator_id, originator_version, topic, state::text FROM events
@@ -64,8 +64,8 @@ class PostgresRecorder(ApplicationRecorder):
                 pipeline.sync()  # without it the server takes us for busy, and its time-outs do not run
                 positions = range(last - len(stored_events) + 1, last + 1)
                 recorded = [
-                    Recorded(position, event, append.by)
-                    for position, event in zip(positions, append.events, strict=True)
+                    Recorded(position, event, by)
+                    for position, event, by in zip(positions, append.events, append.by, strict=True)
                 ]
                 for view in self._inline_views:
                     view.apply(cursor, recorded)
@@ -147,12 +147,15 @@ def _append(cursor: psycopg.Cursor[TupleRow], stored_events: Sequence[StoredEven
             [event.originator_version for event in stored_events],
             [event.topic for event in stored_events],
             [event.state.decode() for event in stored_events],
-            msgspec.json.encode(append.by).decode(),
+            [msgspec.json.encode(by).decode() for by in append.by],
             [item.process for item in append.todo],
             [item.subject for item in append.todo],
             [item.version for item in append.todo],
             [item.step for item in append.todo],
             [item.due_at for item in append.todo],
+            [item.turn.lane for item in append.todo],
+            [item.turn.queue for item in append.todo],
+            [item.turn.place for item in append.todo],
             claim.process if claim else None,
             claim.subject if claim else None,
             claim.fence if claim else None,

@@ -2,23 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 
-from application.process.todo import Claim
+from psycopg import Connection
+
+from application.process.todo import MOST_IN_A_LANE, NO_LIMITS, Claim, Claimed
 from interfaces.postgres.pool import Pool
 
-CLAIM = """
+CLAIM_LOCK = 1396785497
+
+# now() stands still within a transaction: what is due, and when the next will be, is told of one instant.
+IS_FREE = "t.due_at <= now() AND (t.lease_until IS NULL OR t.lease_until < now())"
+MARK = """
+UPDATE todo t SET lease_until = clock_timestamp() + %(lease)s, fence = nextval('todo_fence'), attempts = attempts + 1
+"""
+CLAIM = f"""
 WITH due AS (
-    SELECT process, subject FROM todo
-    WHERE due_at <= clock_timestamp() AND (lease_until IS NULL OR lease_until < clock_timestamp())
-    ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED
+    SELECT process, subject FROM todo t WHERE process = %(process)s AND lane IS NULL AND {IS_FREE}
+    ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), claimed AS (
-    UPDATE todo SET lease_until = clock_timestamp() + %s, fence = nextval('todo_fence'), attempts = attempts + 1
-    FROM due WHERE todo.process = due.process AND todo.subject = due.subject
-    RETURNING todo.process, todo.subject, todo.fence, todo.attempts, todo.due_at
+    {MARK} FROM due WHERE t.process = due.process AND t.subject = due.subject
+    RETURNING t.process, t.subject, t.fence, t.attempts, t.due_at
 )
 SELECT process, subject, fence, attempts FROM claimed ORDER BY due_at
+"""  # noqa: S608
+CLAIM_IN_LANES = f"""
+WITH RECURSIVE lanes AS (  -- each once, however many rows it has
+    (SELECT lane FROM todo WHERE process = %(process)s AND lane IS NOT NULL ORDER BY lane LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.lane FROM todo t WHERE t.process = %(process)s AND t.lane > lanes.lane ORDER BY t.lane LIMIT 1)
+    FROM lanes WHERE lanes.lane IS NOT NULL
+), held AS (
+    SELECT lane, count(*) AS rows FROM todo WHERE process = %(process)s AND lease_until >= now() GROUP BY lane
+), room AS (
+    SELECT lane, coalesce(limited.most, %(most)s) - coalesce(held.rows, 0) AS room
+    FROM lanes LEFT JOIN held USING (lane)
+    LEFT JOIN unnest(%(lanes)s::text[], %(limits)s::int[]) AS limited (lane, most) USING (lane)
+    WHERE lane IS NOT NULL
+), due AS (
+    SELECT d.subject FROM room CROSS JOIN LATERAL (
+        SELECT t.subject, t.due_at, row_number() OVER (ORDER BY t.due_at, t.place) AS in_lane FROM todo t
+        WHERE t.process = %(process)s AND t.lane = room.lane AND {IS_FREE}
+          AND (t.queue IS NULL OR NOT EXISTS (
+              SELECT FROM todo e WHERE e.process = t.process AND e.queue = t.queue AND e.place < t.place))
+        ORDER BY t.due_at, t.place LIMIT greatest(room.room, 0)
+    ) d ORDER BY %(most)s - room.room + d.in_lane, d.due_at LIMIT %(limit)s
+), claimed AS (
+    {MARK} FROM due WHERE t.process = %(process)s AND t.subject = due.subject AND {IS_FREE}
+    RETURNING t.process, t.subject, t.fence, t.attempts, t.due_at, t.place
+)
+SELECT process, subject, fence, attempts FROM claimed ORDER BY due_at, place
+"""  # noqa: S608
+NEXT_DUE = """
+SELECT least(
+    (SELECT min(due_at) FROM todo WHERE process = %(process)s AND due_at > now()),
+    (SELECT min(lease_until) FROM todo WHERE process = %(process)s AND lease_until >= now())
+) - clock_timestamp()
 """
 EXTEND = """
 UPDATE todo SET lease_until = clock_timestamp() + %s
@@ -32,18 +72,24 @@ UPDATE todo SET lease_until = NULL, due_at = greatest(due_at, clock_timestamp() 
 WHERE process = %s AND subject = %s AND fence = %s
 """
 HAND_BACK = "UPDATE todo SET lease_until = NULL WHERE process = %s AND subject = %s AND fence = %s"
-NEXT_DUE = """
-SELECT min(greatest(due_at, coalesce(lease_until, due_at))) - clock_timestamp() FROM todo
-"""
 
 
 class PostgresTodoList:
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    """`in_lanes` are the processes whose rows stand in lanes."""
 
-    def claim(self, limit: int, lease: timedelta) -> Sequence[Claim]:
-        with self._pool.connection() as connection:
-            return [Claim(*row) for row in connection.execute(CLAIM, [limit, lease]).fetchall()]
+    def __init__(self, pool: Pool, in_lanes: Collection[str]) -> None:
+        self._pool = pool
+        self._in_lanes = in_lanes
+
+    def claim(self, process: str, limit: int, lease: timedelta, lane_limits: Mapping[str, int] = NO_LIMITS) -> Claimed:
+        wanted = {"process": process, "limit": limit, "lease": lease}
+        with self._pool.connection() as connection, connection.transaction():
+            if process in self._in_lanes:
+                claims = _claim_in_lanes(connection, wanted, lane_limits)
+            else:
+                claims = [Claim(*row) for row in connection.execute(CLAIM.encode(), wanted).fetchall()]
+            row = connection.execute(NEXT_DUE, wanted).fetchone()
+        return Claimed(claims, row[0] if row else None)
 
     def extend(self, claims: Collection[Claim], lease: timedelta) -> Collection[Claim]:
         held = [
@@ -63,8 +109,11 @@ class PostgresTodoList:
             else:
                 connection.execute(HAND_BACK, row)
 
-    def next_due_in(self) -> timedelta | None:
-        with self._pool.connection() as connection:
-            row = connection.execute(NEXT_DUE).fetchone()
-        wait: timedelta | None = row[0] if row else None
-        return wait
+
+def _claim_in_lanes(
+    connection: Connection, wanted: Mapping[str, object], lane_limits: Mapping[str, int]
+) -> list[Claim]:
+    """One at a time, or two workers would fill the same room."""
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", [CLAIM_LOCK])
+    limited = {"most": MOST_IN_A_LANE, "lanes": list(lane_limits), "limits": list(lane_limits.values())}
+    return [Claim(*row) for row in connection.execute(CLAIM_IN_LANES.encode(), {**wanted, **limited}).fetchall()]

@@ -33,7 +33,7 @@ class Calls:
         self._deadly: deque[Death] = deque()
         self._alive_since = 0
         self._before: dict[str, deque[Callable[[], object]]] = defaultdict(deque)
-        self._outages: list[tuple[str, Callable[[], bool], Failure]] = []
+        self._outages: list[tuple[str, Callable[[], bool], Failure | Killed]] = []
 
     def kill(self, *deaths: Death) -> None:
         """These from now on, and no others."""
@@ -44,7 +44,7 @@ class Calls:
         """Once, before the next such call."""
         self._before[call].append(happens)
 
-    def fail_while(self, port: str, lasts: Callable[[], bool], failure: Failure) -> None:
+    def fail_while(self, port: str, lasts: Callable[[], bool], failure: Failure | Killed) -> None:
         self._outages.append((port, lasts, failure))
 
     def of(self, name: str, port: Port) -> Port:

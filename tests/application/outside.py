@@ -113,11 +113,34 @@ class FakeWebhookSender:
         self.sent: list[WebhookRequest] = []
 
     def send(self, request: WebhookRequest) -> WebhookResponse:
-        answer = self.answers.popleft() if self.answers else WebhookResponse(200, None)
+        answer = self.answers.popleft() if self.answers else WebhookResponse(200, None, b"taken")
         if isinstance(answer, Failure):
             raise answer
         self.sent.append(request)
         return answer
+
+
+class FakeResponseLog:
+    """ResponseLog. `kept` has the status and text by delivery."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, tuple[int, str]] = {}
+
+    def keep(self, delivery_id: str, status: int, text: str) -> None:
+        self.kept[delivery_id] = (status, text)
+
+
+class FakeNetwork:
+    """RequireDialable. `failures` are what it says of some URLs; `asked` has those that it was asked about."""
+
+    def __init__(self) -> None:
+        self.failures: dict[str, Failure] = {}
+        self.asked: list[str] = []
+
+    def __call__(self, url: str) -> None:
+        self.asked.append(url)
+        if url in self.failures:
+            raise self.failures[url]
 
 
 class FewSuffixes:

@@ -167,7 +167,7 @@ def test_what_a_stalled_worker_wrote_stays_for_as_long_as_it_is_needed(world: Wo
 def test_an_order_waits_for_its_keys_to_open_again(world: World) -> None:
     order_id = begin(world)
     world.calls.kill(Death(5, acted=False, of=SealBroken("account-key", "acme_staging_1")))
-    (claim,) = world.recorder.claim(1, LEASE)
+    claim = world.claim_one("issuance")
     with pytest.raises(SealBroken):
         world.work(claim)
     assert world.calls.made[-1] == "keys.open"
@@ -181,7 +181,7 @@ def test_an_order_that_crashes_again_and_again_is_given_up_and_cleaned_up(world:
     order_id = begin(world)
     world.run_for(timedelta(minutes=1))
     world.clock.advance(timedelta(minutes=1))
-    (claim,) = world.recorder.claim(1, LEASE)
+    claim = world.claim_one("issuance")
     world.processes["issuance"].give_up(claim)
     assert world.failure(order_id).error.code == "backend_error"
     world.run_until_quiet()
@@ -193,7 +193,7 @@ def test_an_order_that_has_ended_is_not_given_up_before_it_is_cleaned_up(world: 
     world.outage("zone.remove", timedelta(minutes=5), ZoneUnreachable("502"))
     world.run_for(timedelta(minutes=1))
     world.clock.advance(timedelta(minutes=1))
-    (claim,) = world.recorder.claim(1, LEASE)
+    claim = world.claim_one("issuance")
     with world.records_nothing():
         world.processes["issuance"].give_up(claim)
     world.run_until_quiet()

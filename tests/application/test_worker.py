@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from queue import Queue
@@ -14,7 +14,7 @@ from application.errors import StoreUnavailable
 from application.event_store import EventStore
 from application.process import worker
 from application.process.delivery import DECISION
-from application.process.todo import Claim, LeaseLost
+from application.process.todo import NO_LIMITS, Claim, Claimed, LeaseLost
 from application.process.worker import (
     CRASHED_RETRY,
     LEASE,
@@ -45,16 +45,16 @@ class WatchedTodo:
         self.failures: dict[str, list[Exception]] = {"claim": [], "extend": [], "release": []}
         self._store = store
 
-    def claim(self, limit: int, lease: timedelta) -> Sequence[Claim]:
-        assert lease == LEASE
+    def claim(self, process: str, limit: int, lease: timedelta, lane_limits: Mapping[str, int] = NO_LIMITS) -> Claimed:
+        assert (process, lease) == (Errands.name, LEASE)
         self.asked += 1
-        claims: Sequence[Claim] = []
+        claimed = Claimed([], None)
         try:
             self._fail("claim")
-            claims = self._store.claim(limit, lease)
+            claimed = self._store.claim(process, limit, lease, lane_limits)
         finally:
-            self.claims.put((self.asked, limit, claims))
-        return claims
+            self.claims.put((self.asked, limit, claimed.claims))
+        return claimed
 
     def extend(self, claims: Collection[Claim], lease: timedelta) -> Collection[Claim]:
         assert lease == LEASE
@@ -70,9 +70,6 @@ class WatchedTodo:
         finally:
             self.releases.put((claim, retry_in))
 
-    def next_due_in(self) -> timedelta | None:
-        return self._store.next_due_in()
-
     def _fail(self, what: str) -> None:
         if self.failures[what]:
             raise self.failures[what].pop(0)
@@ -86,12 +83,16 @@ class Errands:
     def __init__(self, do: Callable[[Claim], None]) -> None:
         self._do = do
         self.given_up: list[str] = []
+        self.limits: dict[str, int] = {}
 
     def perform(self, claim: Claim) -> None:
         self._do(claim)
 
     def give_up(self, claim: Claim) -> None:
         self.given_up.append(claim.subject)
+
+    def lane_limits(self) -> Mapping[str, int]:
+        return self.limits
 
 
 class Rig:
@@ -104,7 +105,7 @@ class Rig:
         self.todo = WatchedTodo(self.memory)
         self.wake, self.stop = threading.Event(), threading.Event()
         self.errands = Errands(do or self.deliver)
-        self.worker = Worker(self.todo, {Errands.name: self.errands}, slots, self.wake)
+        self.worker = Worker(self.todo, self.errands, slots, self.wake)
         for number in range(due):
             self.owe(f"del_{number:02}")
 
@@ -115,13 +116,17 @@ class Rig:
             subscription_id="sub_1",
             position=1,
             event_type="order.invalid",
+            event_id="evt_1",
+            path="pki/acme/orders/acme_order_1",
+            ordered=False,
+            replay_id=None,
             now=self.clock.now() + due_in,
         )
         self.store.record(delivery, by=BY)
 
     def deliver(self, claim: Claim) -> None:
         delivery = self.store.load(Delivery, claim.subject)
-        delivery.delivered(200, self.clock.now())
+        delivery.delivered(200, 5, self.clock.now())
         self.store.record(delivery, by=BY, claim=claim)
 
     @contextmanager
@@ -344,14 +349,30 @@ def test_a_step_without_the_store_is_tried_again_soon(logs: list[Any]) -> None:
     assert not [entry for entry in logs if entry["log_level"] == "error"]
 
 
-def test_a_row_of_a_process_that_nobody_knows_is_a_crash(logs: list[Any]) -> None:
-    rig = Rig(fail_with())
-    rig.worker = Worker(rig.todo, {}, 1, rig.wake)
+def test_a_crash_while_giving_up_is_in_the_log_and_holds_nothing_up(logs: list[Any]) -> None:
+    rig = Rig(fail_with(*(ZeroDivisionError() for _ in range(MOST_CRASHES))))
+    rig.errands.given_up = None  # type: ignore[assignment]  # so that nothing can be noted there
 
     with rig.running():
-        assert rig.released()[1] == CRASHED_RETRY * 2
+        for _ in range(MOST_CRASHES):
+            rig.clock.advance(rig.released()[1])
+            rig.wake.set()
+        rig.released()
 
-    assert outcomes(logs) == ["crashed"]
+    assert [entry["attempts"] for entry in logs if entry["event"] == "giving_up_crashed"] == [MOST_CRASHES]
+    assert rig.memory.todo != []
+
+
+def test_rows_whose_lane_is_closed_are_left_until_it_opens() -> None:
+    rig = Rig(due=2)
+    rig.errands.limits = {"sub_1": 0}
+    assert rig.worker._hand_out(lambda *_: None) == LONGEST_IDLE_SECONDS  # and not asked for again and again
+
+    with rig.running():
+        assert rig.look() == []
+        rig.errands.limits = {}
+        assert len(rig.look()) == 1
+        rig.released()
 
 
 # --- what goes wrong with the list ----------------------------------------------------------------------------------
@@ -367,6 +388,30 @@ def test_the_worker_survives_that_nothing_can_be_claimed(failure: Exception, log
     with rig.running():
         while not rig.look():
             assert rig.todo.asked <= 4
+        rig.released()
+
+    assert rig.memory.todo == []
+    assert sum(entry["log_level"] in {"warning", "error"} for entry in logs) == 3
+
+
+@EVERY_FAILURE
+def test_the_worker_survives_that_nobody_can_say_how_far_lanes_may_be_filled(
+    failure: Exception, logs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [failure] * 3
+
+    def lane_limits() -> Mapping[str, int]:
+        if failures:
+            raise failures.pop()
+        return NO_LIMITS
+
+    rig = Rig()
+    monkeypatch.setattr(rig.errands, "lane_limits", lane_limits)
+
+    with rig.running():
+        while failures:
+            rig.wake.set()
+        rig.wake.set()
         rig.released()
 
     assert rig.memory.todo == []

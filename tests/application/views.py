@@ -3,26 +3,179 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
+import msgspec
 from eventsourcing.persistence import StoredEvent
 
 from application.event_store import Append, Taken
 from domain.account import Account
+from domain.acknowledgement import Acknowledged, Rewound
+from domain.announcement import Announced, announcement_of, causation
+from domain.delivery import Delivery
 from domain.dns_provider import DnsProvider, ManagedZones
+from domain.errors import NotFound
 from domain.event import DomainEvent
 from domain.order import Order
 from domain.provenance import Recorded
-from domain.subscription import Listener, Subscription
+from domain.subscription import Subscription, Terms
 from tests.fakes import FakeClock, MemoryStore
+
+
+class AnnouncedView:
+    """As `projections/announcements.py`."""
+
+    def __init__(self) -> None:
+        self.all: list[Announced] = []
+
+    def apply(self, recorded: Recorded) -> None:
+        told = announcement_of(recorded)
+        if told is not None:
+            announced = Announced(
+                position=told.sequence,
+                event_id=told.event_id,
+                tenant_id=told.tenant_id,
+                event_type=told.event_type,
+                path=told.path,
+                dns_names=getattr(told.data, "domains", ()),
+                at=told.timestamp,
+                causation=causation(recorded),
+                request_id=told.request_id,
+                body=msgspec.json.encode(told).decode(),
+            )
+            self.all.append(announced)
+
+    def of(self, tenant_id: str) -> Sequence[Announced]:
+        return [announced for announced in self.all if announced.tenant_id == tenant_id]
+
+    def candidates(self, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Announced]:
+        is_wild = any(set("*?") & set(path) for path in terms.paths)
+        return [
+            announced
+            for announced in self.of(terms.tenant_id)
+            if after < announced.position <= upto
+            and announced.event_type in terms.event_types
+            and (is_wild or announced.path in terms.paths)
+        ][:limit]
+
+
+class TermsView:
+    """As `projections/terms.py`: of each subscription all terms, in order."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, list[Terms]] = {}
+
+    def apply(self, recorded: Recorded) -> None:
+        event, position = recorded.event, recorded.position
+        terms = self.all.get(event.originator_id, [])
+        match event:
+            case Subscription.Subscribed() if event.target is not None:
+                self.all[event.originator_id] = [
+                    Terms(
+                        subscription_id=event.originator_id,
+                        tenant_id=event.tenant_id,
+                        paths=event.paths,
+                        event_types=event.event_types,
+                        dns_names=event.dns_names,
+                        ordered=event.ordered,
+                        after=position,
+                        upto=None,
+                    )
+                ]
+            case Subscription.Revised() if terms:
+                revised = replace(
+                    terms[-1],
+                    paths=event.paths,
+                    event_types=event.event_types,
+                    dns_names=event.dns_names,
+                    ordered=event.ordered,
+                    after=position,
+                    upto=None if terms[-1].upto is None else position,
+                )
+                self._close(terms, position)
+                terms.append(revised)
+            case Subscription.Disabled() | Subscription.Unsubscribed() if terms:
+                self._close(terms, position)
+            case Subscription.Enabled() if terms:
+                terms.append(replace(terms[-1], after=position, upto=None))
+            case _:
+                pass
+
+    def since(self, after: int) -> Sequence[Terms]:
+        found = (terms for of_one in self.all.values() for terms in of_one if terms.upto is None or terms.upto > after)
+        return sorted(found, key=lambda terms: (terms.after, terms.subscription_id))
+
+    def _close(self, terms: list[Terms], position: int) -> None:
+        if terms[-1].upto is None:
+            terms[-1] = replace(terms[-1], upto=position)
+
+
+class CursorsView:
+    """As `projections/polling_cursors.py`."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, tuple[int, frozenset[int]]] = {}
+
+    def apply(self, recorded: Recorded) -> None:
+        match recorded.event:
+            case Subscription.Subscribed(target=None, originator_id=subscription_id):
+                self.all[subscription_id] = (recorded.position, frozenset())
+            case Acknowledged(subscription_id=subscription_id) as event if subscription_id in self.all:
+                position, beyond = self.all[subscription_id]
+                position = max(position, event.cursor)
+                beyond = frozenset(p for p in beyond.union(event.positions) if p > position)
+                self.all[subscription_id] = (position, beyond)
+            case Rewound(subscription_id=subscription_id) as event if subscription_id in self.all:
+                position, beyond = self.all[subscription_id]
+                position = min(position, event.cursor)
+                self.all[subscription_id] = (position, frozenset(p for p in beyond if position < p <= event.cursor))
+            case Subscription.Unsubscribed(originator_id=subscription_id):
+                self.all.pop(subscription_id, None)
+            case _:
+                pass
+
+
+class FailuresView:
+    """As `projections/delivery_statistics.py`: by subscription, minute by minute, the first failure and whether there was
+    a success."""
+
+    def __init__(self) -> None:
+        self._minutes: defaultdict[str, dict[datetime, tuple[datetime | None, bool]]] = defaultdict(dict)
+
+    def apply(self, recorded: Recorded) -> None:
+        event = recorded.event
+        match event:
+            case Delivery.Delivered(subscription_id=subscription_id):
+                failed_at, succeeded = None, True
+            case (
+                Delivery.AttemptFailed(subscription_id=subscription_id)
+                | Delivery.GivenUp(subscription_id=subscription_id)
+            ):
+                failed_at, succeeded = event.timestamp, False
+            case _:
+                return
+        minutes = self._minutes[subscription_id]
+        minute = event.timestamp.replace(second=0, microsecond=0)
+        first, any_success = minutes.get(minute, (None, False))
+        minutes[minute] = (first or failed_at, any_success or succeeded)
+
+    def since(self, subscription_id: str) -> datetime | None:
+        since = None
+        for _, (first, any_success) in sorted(self._minutes[subscription_id].items()):
+            since = None if any_success else since or first
+        return since
 
 
 class Views:
     """What the read models know that the use cases ask for, and what must be unique among them."""
 
     def __init__(self) -> None:
-        self.listeners: list[Listener] = []
+        self._announced, self._terms = AnnouncedView(), TermsView()
+        self._cursors, self._failures = CursorsView(), FailuresView()
+        self._paused: set[str] = set()
         self._zones: defaultdict[str, list[ManagedZones]] = defaultdict(list)
         self._names: set[tuple[str, ...]] = set()
         self._running: dict[str, tuple[str, frozenset[str]]] = {}
@@ -47,6 +200,40 @@ class Views:
     def running_order(self, account_id: str, dns_names: Sequence[str]) -> str | None:
         return self._running_for(account_id, dns_names)
 
+    def all_terms(self, after: int) -> Sequence[Terms]:
+        return self._terms.since(after)
+
+    def paused(self) -> Sequence[str]:
+        return sorted(self._paused)
+
+    def failing_since(self, subscription_id: str) -> datetime | None:
+        return self._failures.since(subscription_id)
+
+    def polling_cursor(self, subscription_id: str) -> tuple[int, frozenset[int]] | None:
+        return self._cursors.all.get(subscription_id)
+
+    def announced(self, after: int, limit: int) -> Sequence[Announced]:
+        return [announced for announced in self._announced.all if announced.position > after][:limit]
+
+    def announced_at(self, position: int) -> Announced:
+        for announced in self._announced.all:
+            if announced.position == position:
+                return announced
+        raise NotFound("event", f"at {position}")
+
+    def candidates(self, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Announced]:
+        return self._announced.candidates(terms, after, upto, limit)
+
+    def positions(self, tenant_id: str, event_ids: Sequence[str]) -> Mapping[str, int]:
+        return {each.event_id: each.position for each in self._announced.of(tenant_id) if each.event_id in event_ids}
+
+    def last_at(self, tenant_id: str, at: datetime, *, inclusive: bool) -> int:
+        until = [each for each in self._announced.of(tenant_id) if each.at < at or (inclusive and each.at == at)]
+        return max((each.position for each in until), default=0)
+
+    def last_position(self) -> int:
+        return max((each.position for each in self._announced.all), default=0)
+
     def _running_for(self, account_id: str, dns_names: Sequence[str]) -> str | None:
         wanted = (account_id, frozenset(dns_names))
         return next((order_id for order_id, running in self._running.items() if running == wanted), None)
@@ -63,6 +250,8 @@ class Views:
                         raise Taken("orders_running")
 
     def apply(self, recorded: Recorded) -> None:
+        for view in (self._announced, self._terms, self._cursors, self._failures):
+            view.apply(recorded)
         event = recorded.event
         match event:
             case DnsProvider.Connected(managed_zones=zones, timestamp=at):
@@ -79,8 +268,12 @@ class Views:
             case Order.Completed() | Order.Failed():
                 del self._running[event.originator_id]
                 self._shown.pop(event.originator_id, None)
-            case Subscription.Subscribed(tenant_id=tenant_id, paths=paths, event_types=types):
-                self.listeners.append(Listener(event.originator_id, tenant_id, paths, types, recorded.position))
+            case Subscription.Paused():
+                self._paused.add(event.originator_id)
+            case Subscription.Resumed() | Subscription.Disabled() | Subscription.Unsubscribed():
+                self._paused.discard(event.originator_id)
+            case _:
+                pass
 
 
 def _name_of(event: DnsProvider.Connected | Account.Registered) -> tuple[str, ...]:
@@ -102,6 +295,6 @@ class ViewedStore(MemoryStore):
         append: Append = kwargs["append"]
         self._views.require_free(append.events)
         positions = super().insert_events(stored_events, **kwargs)
-        for position, event in zip(positions or (), append.events, strict=True):
-            self._views.apply(Recorded(position, event, append.by))
+        for position, event, by in zip(positions or (), append.events, append.by, strict=True):
+            self._views.apply(Recorded(position, event, by))
         return positions

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from eventsourcing.domain import BaseAggregate
 
 from application.accounts import Accounts
 from application.ca_catalogue import load_catalogue
@@ -19,34 +20,51 @@ from application.dns_providers import DnsProviders
 from application.errors import Failure, StoreUnavailable
 from application.event_store import EventStore
 from application.orders import Orders
+from application.polling import Polling
 from application.ports import TxtValue
-from application.process import delivery, issuance
-from application.process.delivery import Deliveries, FanOut
+from application.process import delivery, issuance, upkeep
+from application.process.breaker import Breaker
+from application.process.delivery import Deliveries
+from application.process.fan_out import FanOut
 from application.process.issuance import Issuance
-from application.process.todo import Claim, LeaseLost, Process
+from application.process.todo import Claim, Claimed, Decision, LeaseLost, Process
+from application.process.upkeep import Upkeep
 from application.process.worker import CRASHED_RETRY, LEASE
 from application.secret_value import SecretValue
 from application.secrets import Secrets
-from application.subscriptions import Subscriptions
+from application.subscriptions import Subscriptions, Wish
 from application.tokens import Tokens
-from domain.certificate import Certificate
+from application.webhooks import Webhooks
+from domain.announcement import Announced, EventType
+from domain.certificate import Certificate, Version
 from domain.delivery import Delivery
 from domain.errors import InvalidFields, VersionConflict
 from domain.event import DomainEvent
 from domain.order import KeyType, Order
 from domain.provenance import DEFAULT_TENANT
+from domain.subscription import Subscription
 from domain.token import SCOPES, Limits, Scope
 from interfaces.acme.account_key import thumbprint
 from interfaces.webhooks.signature import signed_headers
+from projections.catch_up import BATCH
 from tests.application.calls import Calls, Killed
-from tests.application.outside import FakeResolver, FakeWebhookSender, FakeZones, FewSuffixes
+from tests.application.outside import (
+    FakeNetwork,
+    FakeResolver,
+    FakeResponseLog,
+    FakeWebhookSender,
+    FakeZones,
+    FewSuffixes,
+)
 from tests.application.views import ViewedStore, Views
-from tests.fakes import CountingIds, FakeClock, MemoryKeyStore
+from tests.fakes import ALL, CountingIds, FakeClock, MemoryKeyStore
 from tests.fakes_ca import DIRECTORY_URL, FakeCa
 
 ZONE = "acme.example"
 NAMES = (ZONE, f"*.{ZONE}")
 RECORD = f"_acme-challenge.{ZONE}"
+HOOK = "https://hooks.acme.example/"
+SIGNED_WITH = SecretValue("correct horse battery staple")
 
 
 def caller(
@@ -57,6 +75,16 @@ def caller(
 
 OWNER = caller()
 STRANGER = caller(tenant_id="tnt_other")
+
+
+class FakeCursor:
+    """A follower's. It counts the signs of life in its transaction."""
+
+    def __init__(self) -> None:
+        self.executed = 0
+
+    def execute(self, _: str) -> None:
+        self.executed += 1
 
 
 class World:
@@ -70,33 +98,51 @@ class World:
         self.resolver = FakeResolver(self.zones.txt)
         self.validated_with: list[tuple[str, frozenset[str]]] = []
         self.ca = kind_of_ca(self._look_up, self.clock.now)
-        self.sender = FakeWebhookSender()
+        self.sender, self.network, self.responses = FakeWebhookSender(), FakeNetwork(), FakeResponseLog()
+        self.followed = 0
+        """The position up to which the fan-out has come."""
         self.chance = 0.5
         self.foreign: set[TxtValue] = set()
         """What somebody else put into the zones, and what has to stay there."""
 
         recorder, keys = self.calls.of("store", self.recorder), self.calls.of("keys", self.sealed)
         ca, resolver = self.calls.of("ca", self.ca), self.calls.of("resolver", self.resolver)
-        sender = self.calls.of("webhook", self.sender)
-        store = EventStore(recorder, {Order: issuance.DECISION, Delivery: delivery.DECISION})
+        views = self.calls.of("views", self.views)
+        decisions: Mapping[type[BaseAggregate[str]], Decision] = {
+            Order: issuance.DECISION,
+            Delivery: delivery.DECISION,
+            Subscription: upkeep.DECISION,
+        }
+        store = EventStore(recorder, decisions)
         self.store = store
+        webhooks = Webhooks(keys, self.calls.of("webhook", self.sender), signed_headers, self.clock)
         self.secrets = Secrets(store, keys, self.clock, self.ids)
         self.tokens = Tokens(store, keys, self.clock, self.ids)
-        self.accounts = Accounts(
-            store, keys, ca, self.calls.of("views", self.views), load_catalogue(), thumbprint, self.clock, self.ids
-        )
-        self.providers = DnsProviders(
-            store, keys, self.zones, self.calls.of("views", self.views), self.secrets, self.clock, self.ids
-        )
-        self.orders = Orders(store, self.calls.of("views", self.views), FewSuffixes(), self.clock, self.ids)
+        self.accounts = Accounts(store, keys, ca, views, load_catalogue(), thumbprint, self.clock, self.ids)
+        self.providers = DnsProviders(store, keys, self.zones, views, self.secrets, self.clock, self.ids)
+        self.orders = Orders(store, views, FewSuffixes(), self.clock, self.ids)
         self.certificates = Certificates(store, keys, self.clock, self.ids)
-        self.subscriptions = Subscriptions(store, keys, self.clock, self.ids)
-        self.fan_out = FanOut(store, lambda: self.views.listeners)
+        self.subscriptions = Subscriptions(store, keys, views, self.network, webhooks, self.clock, self.ids)
+        self.polling = Polling(store, views, views, self.clock, self.ids)
+        self.fan_out = FanOut(store, views.all_terms, self.clock)
+        self.breaker = Breaker(lambda: self.clock.now().timestamp())
         self.processes: Mapping[str, Process] = {
             issuance.NAME: Issuance(
                 store, recorder, keys, self.accounts, ca, self.providers, resolver, self.views, self.clock
             ),
-            delivery.NAME: Deliveries(store, recorder, keys, sender, signed_headers, lambda: self.chance, self.clock),
+            delivery.NAME: Deliveries(
+                store,
+                recorder,
+                views,
+                webhooks,
+                self.calls.of("responses", self.responses),
+                views.failing_since,
+                self.views.paused,
+                self.breaker,
+                lambda: self.chance,
+                self.clock,
+            ),
+            upkeep.NAME: Upkeep(store, recorder, views, keys, self.clock),
         }
 
     # --- time ---
@@ -130,12 +176,31 @@ class World:
             pass
         self.recorder.release(claim, retry_in)
 
+    def claim(self, process: str, limit: int = 16) -> Claimed:
+        return self.recorder.claim(process, limit, LEASE, self.processes[process].lane_limits())
+
+    def claim_one(self, process: str) -> Claim:
+        (claim,) = self.claim(process, 1).claims
+        return claim
+
+    def follow(self) -> None:
+        """What the follower of the announcements does with all that is new."""
+        while events := self.views.announced(self.followed, BATCH):
+            self.fan_out.apply(FakeCursor(), events)
+            self.followed = events[-1].position
+
     def _perform_due(self) -> timedelta | None:
-        """How long until the next is due, None when there is nothing left."""
-        while claims := self.recorder.claim(16, LEASE):
-            for claim in claims:
-                self.work(claim)
-        return self.recorder.next_due_in()
+        """How long until the next is due, None when there is nothing left whose turn will come by itself."""
+        while True:
+            claimed = [self._perform(process) for process in self.processes]
+            if not any(each.claims for each in claimed):
+                return min((each.next_due_in for each in claimed if each.next_due_in is not None), default=None)
+
+    def _perform(self, process: str) -> Claimed:
+        claimed = self.claim(process)
+        for claim in claimed.claims:
+            self.work(claim)
+        return claimed
 
     def outage(self, port: str, duration: timedelta, failure: Failure) -> None:
         """Every call of the port fails from now on, for so long. `port` may be one call of it, such as `zone.remove`."""
@@ -226,6 +291,74 @@ class World:
             caller=caller,
         )
 
+    # --- what subscribers are told of ---
+
+    def announce(self, *dns_names: str, caller: Caller = OWNER) -> Announced:
+        """That a certificate was issued, without the trouble of issuing it: it has neither chain nor key."""
+        certificate_id, now = self.ids.new("cert"), self.clock.now()
+        certificate = Certificate.issue(
+            certificate_id,
+            tenant_id=caller.tenant_id,
+            account_id="acme_staging_1",
+            name=None,
+            dns_names=dns_names or NAMES,
+            auto_renew=True,
+            version=self._version(1),
+            now=now,
+        )
+        self.store.record(certificate, by=caller.provenance)
+        return self.views.announced(0, ALL)[-1]
+
+    def announce_renewal(self, announced: Announced, caller: Caller = OWNER) -> Announced:
+        """Of the certificate that was announced."""
+        certificate = self.store.load(Certificate, announced.path.rpartition("/")[2])
+        certificate.renew(self._version(certificate.next_number), "requested", self.clock.now())
+        self.store.record(certificate, by=caller.provenance)
+        return self.views.announced(0, ALL)[-1]
+
+    def _version(self, number: int) -> Version:
+        now = self.clock.now()
+        return Version(
+            number=number,
+            order_id=self.ids.new("acme_order"),
+            serial_number=f"{number:02x}",
+            fingerprint_sha256="00" * 32,
+            issuer="CN=nobody",
+            key_type="ec256",
+            not_before=now,
+            not_after=now + timedelta(days=90),
+            chain_pem="",
+            sealed_key_id=None,
+        )
+
+    def subscribe(
+        self,
+        *paths: str,
+        events: Sequence[EventType] = ("certificate.issued",),
+        url: str | None = HOOK,
+        caller: Caller = OWNER,
+        **details: Any,
+    ) -> str:
+        """To all certificates that are issued unless more is said. A webhook is signed with SIGNED_WITH."""
+        wish = Wish("edges", paths or ["pki/**"], events, url=url, **details)
+        subscription_id, _ = self.subscriptions.subscribe(wish, SIGNED_WITH, caller)
+        return subscription_id
+
+    def owe(self, **details: Any) -> str:
+        """The id of the one delivery that is owed: of a certificate that was issued just now, to who subscribed to all."""
+        self.subscribe(**details)
+        self.announce()
+        self.follow()
+        (owed,) = self.owed()
+        return owed.originator_id
+
+    def owed(self, subscription_id: str | None = None) -> Sequence[Delivery.Owed]:
+        return [
+            event
+            for event in self.recorded
+            if isinstance(event, Delivery.Owed) and subscription_id in {None, event.subscription_id}
+        ]
+
     # --- what is known at the end ---
 
     @property
@@ -240,6 +373,12 @@ class World:
 
     def certificate(self, order_id: str) -> Certificate:
         return self.store.load(Certificate, self.order(order_id).certificate_id)
+
+    def subscription(self, subscription_id: str) -> Subscription:
+        return self.store.load(Subscription, subscription_id)
+
+    def delivery(self, delivery_id: str) -> Delivery:
+        return self.store.load(Delivery, delivery_id)
 
     def failure(self, order_id: str) -> Order.Failed:
         (failed,) = (event for event in self.events(order_id) if isinstance(event, Order.Failed))

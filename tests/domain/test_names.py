@@ -8,6 +8,7 @@ from domain.errors import FieldProblem, InvalidFields
 from domain.names import (
     MOST_NAMES,
     base_name,
+    name_matches,
     names_for_certificate,
     normalise_dns_name,
     zone_covers,
@@ -123,6 +124,46 @@ def test_a_normalised_name_is_its_own_normal_form(text: str) -> None:
 )
 def test_a_wildcard_is_authorized_at_the_name_below_which_it_stands(dns_name: str, base: str) -> None:
     assert base_name(dns_name) == base
+
+
+@pytest.mark.parametrize(
+    ("glob", "dns_name", "matches"),
+    [
+        ("acme.example", "acme.example", True),
+        ("acme.example", "www.acme.example", False),
+        ("acme.example", "acme-example", False),
+        ("*.acme.example", "www.acme.example", True),
+        ("*.acme.example", "a.b.acme.example", True),
+        ("*.acme.example", "acme.example", False),
+        ("*.acme.example", "www.acme.example.evil", False),
+        ("*acme.example", "acme.example", True),
+        ("*acme.example", "notacme.example", True),
+        ("www?.acme.example", "www1.acme.example", True),
+        ("www?.acme.example", "www.acme.example", False),
+        ("www?.acme.example", "www12.acme.example", False),
+        ("*", "acme.example", True),
+        ("", "acme.example", False),
+    ],
+)
+def test_in_a_glob_a_star_is_any_characters_and_a_question_mark_is_one(
+    glob: str, dns_name: str, *, matches: bool
+) -> None:
+    assert name_matches(glob, dns_name) is matches
+
+
+@pytest.mark.parametrize(
+    ("glob", "matches"),
+    [
+        ("*.acme.example", True),
+        ("*.example", True),
+        ("*", True),
+        ("www.acme.example", False),
+        ("?.acme.example", False),
+        ("?*.acme.example", False),
+    ],
+)
+def test_a_wildcard_is_taken_by_a_glob_only_that_takes_every_label_in_its_place(glob: str, *, matches: bool) -> None:
+    assert name_matches(glob, "*.acme.example") is matches
 
 
 def test_names_keep_their_order_and_are_not_repeated() -> None:

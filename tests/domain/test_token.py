@@ -76,3 +76,39 @@ def test_a_scope_brings_what_it_implies(granted: tuple[Scope, ...], effective: s
 @pytest.mark.parametrize("scope", sorted(set(SCOPES) - {"pki:issue", "pki:admin"}))
 def test_every_other_scope_stands_for_itself(scope: Scope) -> None:
     assert effective_scopes((scope,)) == {scope}
+
+
+@pytest.mark.parametrize(
+    ("limited_to", "dns_names", "forbidden"),
+    [
+        ((), ["acme.example", "*.other.example"], None),
+        (("*.acme.example", "acme.example"), ["acme.example", "www.acme.example", "*.acme.example"], None),
+        (("*.acme.example",), ["www.acme.example", "acme.example", "other.example"], "acme.example"),
+        (("www?.acme.example",), ["*.acme.example"], "*.acme.example"),
+        (("*.acme.example",), [], None),
+    ],
+)
+def test_the_first_name_that_no_glob_takes_is_forbidden(
+    limited_to: tuple[str, ...], dns_names: list[str], forbidden: str | None
+) -> None:
+    limits = Limits(dns_names=limited_to)
+    assert limits.forbidden_name(dns_names) == forbidden
+    assert limits.allow("cert_1", dns_names) is (forbidden is None)
+
+
+@pytest.mark.parametrize(
+    ("limited_to", "certificate_id", "is_allowed"),
+    [
+        ((), "cert_1", True),
+        ((), None, True),
+        (("cert_1", "cert_2"), "cert_2", True),
+        (("cert_1",), "cert_10", False),
+        (("cert_1",), None, False),
+    ],
+)
+def test_a_token_for_certain_certificates_is_for_no_other_and_for_none_that_is_yet_to_come(
+    limited_to: tuple[str, ...], certificate_id: str | None, *, is_allowed: bool
+) -> None:
+    limits = Limits(certificate_ids=limited_to)
+    assert limits.allow_certificate(certificate_id) is is_allowed
+    assert limits.allow(certificate_id, ["acme.example"]) is is_allowed

@@ -268,8 +268,8 @@ def test_a_view_that_differs_from_its_events_is_found_and_made_anew(scaivault: S
 
 def test_all_views_can_be_made_anew_at_once(scaivault: Scaivault, parts: Parts) -> None:
     create(scaivault)
-    for follower in parts.followers:
-        catch_up(parts.pool, follower, parts.history.read)
+    for follower, read in parts.followers:
+        catch_up(parts.pool, follower, read)
     with parts.pool.connection() as connection:
         before = connection.execute("SELECT document::text FROM audit_log").fetchall()
     assert json.loads(scaivault("rebuild", "--json").out) == {"rebuilt": VIEWS}

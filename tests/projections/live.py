@@ -11,7 +11,6 @@ from application.mapper import EventMapper
 from domain.provenance import Recorded
 from interfaces.postgres.pool import Pool
 from interfaces.postgres.recorder import PostgresRecorder
-from projections.audit_log import AUDIT_LOG
 from projections.catch_up import catch_up
 from projections.views import FOLLOWING, INLINE, View
 from tests.projections.folding import rows
@@ -31,8 +30,8 @@ class Live:
         return self.recorder.read(0, ALL)
 
     def catch_up(self) -> int:
-        """Brings the audit log up to the end."""
-        return catch_up(self.pool, AUDIT_LOG, self.recorder.read)
+        """Brings all that follows up to the end; the position that all have reached."""
+        return min(catch_up(self.pool, view, self.recorder.read) for view in FOLLOWING)
 
     def views(self) -> Mapping[str, Sequence[str]]:
         """All rows of all views, as text."""

@@ -9,11 +9,13 @@ from typing import Any
 from eventsourcing.domain import BaseAggregate
 
 from application.event_store import EventStore
-from application.process import delivery, issuance
+from application.process import delivery, issuance, upkeep
 from application.process.todo import Decision
-from domain.access import private_key_read, request_refused, secret_read
+from domain.access import private_key_read, request_refused, secret_read, subscription_tested
 from domain.account import Account, Offer, Profile
+from domain.acknowledgement import acknowledged, rewound
 from domain.acme import AuthorizationObject, ChallengeObject, OrderObject, Problem, Subproblem
+from domain.announcement import EventType
 from domain.certificate import Certificate, Version
 from domain.challenge import DNS_01
 from domain.delivery import RETRY_DELAYS, Delivery
@@ -29,7 +31,11 @@ BEGIN = datetime(2026, 3, 1, 10, 30, 15, 123456, tzinfo=UTC)
 TENANT, OTHER_TENANT = "tnt_default", "tnt_2"
 BY = Provenance(TENANT, "token", "tok_1", "req_1", source_ip="192.0.2.1", user_agent="curl/8")
 BY_OTHER = Provenance(OTHER_TENANT, "operator", "root")
-DECISIONS: Mapping[type[BaseAggregate[str]], Decision] = {Order: issuance.DECISION, Delivery: delivery.DECISION}
+DECISIONS: Mapping[type[BaseAggregate[str]], Decision] = {
+    Order: issuance.DECISION,
+    Delivery: delivery.DECISION,
+    Subscription: upkeep.DECISION,
+}
 END = "-----END CERTIFICATE-----\n"
 LEAF = f"-----BEGIN CERTIFICATE-----\nleaf\n{END}"
 ISSUER = f"-----BEGIN CERTIFICATE-----\nissuer\n{END}"
@@ -61,6 +67,9 @@ class Story:
         self.tell_of_an_issued_order()
         self.tell_of_failed_orders()
         self.tell_of_unfinished_orders()
+        self.tell_of_a_webhook()
+        self.tell_of_polling()
+        self.tell_of_ended_subscriptions()
         self.tell_of_deliveries()
         self.tell_of_access()
 
@@ -139,27 +148,86 @@ class Story:
         running = self._placed(5, 5, "d.example", tenant_id=OTHER_TENANT)
         self._store.record(running, by=BY_OTHER)
 
+    def tell_of_a_webhook(self) -> None:
+        """One that goes through everything, and in the end wants something done in the background."""
+        webhook = self._store.load(Subscription, self.id("sub"))
+        steps: Sequence[Callable[[], None]] = (
+            lambda: revise(webhook, self.now(), name="deploy everywhere", url="https://new.example/", ordered=True),
+            lambda: webhook.pause(self.now()),
+            lambda: webhook.resume(self.now()),
+            lambda: webhook.rotate_secret("sealed_5", timedelta(seconds=1), self.now()),
+            lambda: webhook.secrets_shredded(("sealed_1",), self.now()),
+            lambda: webhook.request_replay(self.id("replay"), 0, 20, self.now()),
+            lambda: webhook.replay_advanced(self.id("replay"), 10, self.now()),
+            lambda: webhook.replay_advanced(self.id("replay"), 20, self.now()),
+            lambda: webhook.disable("only_failures", self.now()),
+            lambda: revise(webhook, self.now(), paths=("pki/certificates/*",), dns_names=("*.example",)),
+            lambda: webhook.resume(self.now()),
+            lambda: webhook.rotate_secret("sealed_6", timedelta(days=1), self.now()),
+            lambda: webhook.request_replay(self.id("replay", 2), 5, 20, self.now()),
+        )
+        for do in steps:
+            do()
+            self._store.record(webhook, by=BY)
+
+    def tell_of_polling(self) -> None:
+        """One that is ahead of its cursor in the end."""
+        polling = subscription(self.id("sub", 3), self.now(), url=None)
+        self._store.record(polling, by=BY)
+        here = self._store.recorder.max_notification_id() or 0
+        for number, (positions, cursor) in enumerate((((here + 2, here + 3), here), ((here + 1,), here + 3)), start=1):
+            self._store.record(acknowledged(self.id("ack", number), polling.id, positions, cursor, self.now()), by=BY)
+        self._store.record(rewound(self.id("ack", 3), polling.id, here + 1, self.now()), by=BY)
+        self._store.record(
+            acknowledged(self.id("ack", 4), polling.id, (here + 4, here + 7), here + 1, self.now()), by=BY
+        )
+
+    def tell_of_ended_subscriptions(self) -> None:
+        """A webhook and a polling one, and what comes for them afterwards."""
+        webhook = subscription(self.id("sub", 4), self.now())
+        polling = subscription(self.id("sub", 5), self.now(), url=None)
+        self._store.record(webhook, polling, by=BY)
+        webhook.rotate_secret("sealed_7", timedelta(days=1), self.now())
+        webhook.pause(self.now())
+        self._store.record(webhook, by=BY)
+        here = self._store.recorder.max_notification_id() or 0
+        for ended in (webhook, polling):
+            ended.unsubscribe(self.now())
+            self._store.record(ended, by=BY)
+        webhook.secrets_shredded(("sealed_1", "sealed_7"), self.now())
+        self._store.record(webhook, by=of_process("subscription", BY, webhook.id, webhook.version))
+        self._store.record(acknowledged(self.id("ack", 5), polling.id, (here,), here, self.now()), by=BY)
+
     def tell_of_deliveries(self) -> None:
-        for number, failures in ((1, 0), (2, 1), (3, len(RETRY_DELAYS))):
-            owed = Delivery.owe(
-                self.id("del", number),
-                tenant_id=TENANT,
-                subscription_id=self.id("sub"),
-                position=number,
-                event_type="certificate.issued",
-                now=self.now(),
-            )
+        """One is delivered, one waits for its next attempt, one is dead, one abandoned, and one asked for again."""
+        for number, failures in ((1, 0), (2, 1), (3, len(RETRY_DELAYS)), (4, 2), (5, 3)):
+            each = self._owed(number)
             for _ in range(failures):
-                owed.attempt_failed(503, "the receiver answered 503", None, 0.5, self.now())
+                each.attempt_failed(503, "the receiver answered 503", None, 120, 0.5, self.now())
             if failures == 0:
-                owed.delivered(204, self.now())
-            self._store.record(owed, by=of_process("delivery", BY, owed.id, 1))
+                each.delivered(204, 30, self.now())
+            if number > 3:
+                each.abandon("the subscription is disabled", self.now())
+            if number == 5:
+                each.reopen(self.now())
+            self._store.record(each, by=of_process("delivery", BY, each.id, 1))
+
+    def _owed(self, number: int) -> Delivery:
+        return owed(
+            self.id("del", number),
+            self.now(),
+            subscription_id=self.id("sub"),
+            position=number,
+            ordered=number == 2,
+            replay_id=self.id("replay") if number == 5 else None,
+        )
 
     def tell_of_access(self) -> None:
         self._store.record(
             private_key_read(self.id("acc", 1), self.id("cert"), 2, self.now()),
             secret_read(self.id("acc", 2), "app/0", 3, self.now()),
             request_refused(self.id("acc", 3), "GET", "/v1/pki/certificates/cert_9", "access_denied", self.now()),
+            subscription_tested(self.id("acc", 4), self.id("sub"), 204, "the receiver answered 204", self.now()),
             by=BY,
         )
 
@@ -229,15 +297,60 @@ def token(token_id: str, now: datetime, tenant_id: str = TENANT) -> Token:
     )
 
 
-def subscription(subscription_id: str, now: datetime, tenant_id: str = TENANT) -> Subscription:
+def subscription(
+    subscription_id: str,
+    now: datetime,
+    tenant_id: str = TENANT,
+    *,
+    url: str | None = "https://hook.example/",
+    paths: tuple[str, ...] = ("pki/**",),
+    event_types: tuple[EventType, ...] = ("certificate.issued", "order.invalid"),
+    dns_names: tuple[str, ...] = (),
+    ordered: bool = False,
+    buffer_size: int = 1000,
+) -> Subscription:
+    """A webhook's; with None as `url` it is polled."""
     return Subscription.subscribe(
         subscription_id,
         tenant_id=tenant_id,
         identity_id="tok_1",
         name="deploy",
-        paths=("pki/**",),
-        event_types=("certificate.issued", "order.invalid"),
-        target=WebhookTarget("https://hook.example/", "sealed_1", None),
+        paths=paths,
+        event_types=event_types,
+        target=WebhookTarget(url, "sealed_1", None) if url else None,
+        dns_names=dns_names,
+        ordered=ordered,
+        buffer_size=buffer_size,
+        now=now,
+    )
+
+
+def revise(subscribed: Subscription, now: datetime, **changes: Any) -> None:
+    """All terms stay but those given."""
+    terms = ("identity_id", "name", "paths", "event_types", "dns_names", "ordered", "buffer_size", "url")
+    as_it_is = {name: getattr(subscribed, name) for name in (*terms, "ca_bundle_pem")}
+    subscribed.revise(**{**as_it_is, **changes}, now=now)
+
+
+def owed(
+    delivery_id: str,
+    now: datetime,
+    *,
+    subscription_id: str = "sub_1",
+    position: int = 7,
+    ordered: bool = False,
+    replay_id: str | None = None,
+) -> Delivery:
+    return Delivery.owe(
+        delivery_id,
+        tenant_id=TENANT,
+        subscription_id=subscription_id,
+        position=position,
+        event_type="certificate.issued",
+        event_id=f"evt_{position}",
+        path="pki/certificates/cert_1",
+        ordered=ordered,
+        replay_id=replay_id,
         now=now,
     )
 

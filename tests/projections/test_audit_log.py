@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from domain.access import request_refused
+from domain.access import request_refused, subscription_tested
+from domain.acknowledgement import acknowledged, rewound
 from domain.event import DomainEvent
 from domain.provenance import Provenance
 from interfaces.postgres.pool import Pool
 from projections.audit_log import AUDIT_LOG, NO_ACT, RULES, AuditRow, Criteria, audit_row
 from tests.projections.folding import apply, recorded
+from tests.projections.folding import rows as rows_as_text
 from tests.projections.live import Live
 from tests.projections.story import (
     BEGIN,
@@ -24,8 +26,11 @@ from tests.projections.story import (
     Story,
     at_ca,
     authorizations,
+    owed,
     placed,
+    revise,
     stored_secret,
+    subscription,
     token,
     told_in_memory,
 )
@@ -152,6 +157,82 @@ def test_a_written_value_is_on_record_with_its_name_and_provider(pool: Pool) -> 
         "record_value": record.value,
         "dns_provider_id": "dns_1",
     }
+
+
+def test_what_is_done_with_a_subscription_is_on_record(pool: Pool) -> None:
+    webhook = subscription("sub_1", NOW)
+    revise(webhook, NOW, url="https://new.example/", paths=("pki/a",))
+    webhook.pause(NOW)
+    webhook.resume(NOW)
+    webhook.rotate_secret("sealed_2", timedelta(hours=24), NOW)
+    webhook.secrets_shredded(("sealed_1",), NOW)
+    webhook.request_replay("replay_1", 4, 9, NOW)
+    webhook.replay_advanced("replay_1", 9, NOW)
+    webhook.disable("only_failures", NOW)
+    webhook.resume(NOW)
+    webhook.unsubscribe(NOW)
+
+    apply(pool, AUDIT_LOG, recorded(webhook))
+
+    rows = page(pool, ALL)
+    events = ["certificate.issued", "order.invalid"]
+    assert {(row.resource_path, row.success) for row in rows} == {("subscriptions/sub_1", True)}
+    assert [(row.action.removeprefix("subscription_"), row.extra_data) for row in rows] == [
+        ("create", {"url": "https://hook.example/"}),
+        ("update", {"url": "https://new.example/", "paths": ["pki/a"], "events": events}),
+        ("update", {"status": "paused"}),
+        ("update", {"status": "active"}),
+        ("update", {"secret": "rotated"}),
+        ("update", {"secret": "destroyed"}),
+        ("update", {"replay_id": "replay_1", "first": 5, "last": 9}),
+        ("update", {"status": "disabled", "reason": "only_failures"}),
+        ("update", {"status": "active"}),
+        ("delete", {}),
+    ]
+
+
+def test_polling_is_on_record_where_it_was_taken_back_and_not_where_it_went_on(pool: Pool) -> None:
+    polling = subscription("sub_1", NOW, url=None)
+
+    apply(
+        pool,
+        AUDIT_LOG,
+        recorded(polling, acknowledged("ack_1", "sub_1", (5,), 5, NOW), rewound("ack_2", "sub_1", 2, NOW)),
+    )
+
+    assert [(row.action, row.resource_path, row.extra_data) for row in page(pool, ALL)] == [
+        ("subscription_create", "subscriptions/sub_1", {"url": None}),
+        ("subscription_update", "subscriptions/sub_1", {"first": 3}),
+    ]
+
+
+def test_each_attempt_of_a_delivery_is_on_record_and_what_somebody_made_of_it(pool: Pool) -> None:
+    delivery, abandoned = owed("del_1", NOW), owed("del_2", NOW)
+    delivery.attempt_failed(None, "no answer", None, 15000, 0.5, NOW)
+    delivery.give_up(410, "the receiver answered 410", 7, NOW)
+    delivery.reopen(NOW)
+    delivery.delivered(204, 5, NOW)
+    abandoned.abandon("the subscription is ended", NOW)
+    tested = subscription_tested("access_1", "sub_1", None, "no answer", NOW)
+
+    apply(pool, AUDIT_LOG, recorded(delivery, abandoned, tested))
+
+    rows = page(pool, Criteria(action="webhook_delivery"))
+    assert [(row.resource_path, row.success, row.extra_data) for row in rows] == [
+        ("deliveries/del_1", False, {"status": None, "detail": "no answer"}),
+        ("deliveries/del_1", False, {"status": 410, "detail": "the receiver answered 410", "given_up": True}),
+        ("deliveries/del_1", True, {"reopened": True}),
+        ("deliveries/del_1", True, {"status": 204}),
+        ("deliveries/del_2", False, {"detail": "the subscription is ended", "given_up": True}),
+        ("subscriptions/sub_1", True, {"status": None, "detail": "no answer", "test": True}),
+    ]
+    assert len(page(pool, ALL)) == len(rows)
+
+
+def test_no_row_shows_a_secret_or_where_it_is_sealed(pool: Pool) -> None:
+    apply(pool, AUDIT_LOG, told_in_memory())
+
+    assert "sealed_" not in "".join(rows_as_text(pool, AUDIT_LOG))
 
 
 # --- asking ---------------------------------------------------------------------------------------------------------

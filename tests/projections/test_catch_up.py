@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from psycopg import Cursor
@@ -12,10 +13,11 @@ from psycopg.rows import TupleRow
 from domain.provenance import Recorded
 from interfaces.postgres import follow
 from interfaces.postgres.follow import Followers, Listener
+from projections.announcements import ANNOUNCEMENTS
 from projections.audit_log import AUDIT_LOG, RULES
-from projections.catch_up import BATCH, catch_up
+from projections.catch_up import BATCH, Read, catch_up
 from tests.projections.live import Live
-from tests.projections.story import BEGIN, BY, Story, stored_secret, token
+from tests.projections.story import BEGIN, BY, Story, issued, stored_secret, token, version
 
 DEADLINE_SECONDS = 20.0
 
@@ -110,6 +112,22 @@ def test_a_batch_that_fails_leaves_nothing_and_is_tried_again_whole(store: Live)
     assert notes(store, notebook) == list(range(1, BATCH + 201))
 
 
+def test_a_follower_may_read_what_was_made_of_events_and_keeps_a_position_of_its_own(store: Live) -> None:
+    append(store, 3)
+    certificate = issued("cert_1", BEGIN, "acme_order_1")
+    certificate.renew(version(2, "acme_order_2"), "manual", BEGIN)
+    store.store.record(certificate, by=BY)
+    append(store, 3, "b")
+    notebook, whole = Notebook(), Notebook("whole")
+
+    for _ in range(2):
+        assert catch_up(store.pool, notebook, partial(ANNOUNCEMENTS.read, store.pool)) == 5
+        assert follow_to_the_end(store, whole) == 8
+
+    assert notes(store, notebook) == [4, 5]
+    assert (position_of(store, "notebook"), position_of(store, "whole")) == (5, 8)
+
+
 def test_several_replicas_at_once_take_each_event_once(store: Live) -> None:
     append(store, 3 * BATCH)
     for number in range(3):
@@ -195,7 +213,8 @@ def test_a_follower_that_fails_parks_alone_and_goes_on_after_its_repair(store: L
     wake = threading.Event()
     append(store, 3)
 
-    with running(Followers(store.pool, [broken, sound], store.recorder.read, wake).run, wake):
+    followers = [(broken, store.recorder.read), (sound, store.recorder.read)]
+    with running(Followers(store.pool, followers, wake).run, wake):
         assert sound.took.wait(DEADLINE_SECONDS)
         sound.took.clear()
         append(store, 1, "b")
@@ -211,6 +230,24 @@ def test_a_follower_that_fails_parks_alone_and_goes_on_after_its_repair(store: L
     assert sound.seen == [1, 2, 3, 4]
     assert broken.seen == [1, 2, 3, 4]
     assert position_of(store, "broken") == position_of(store, "sound") == 4
+
+
+def test_each_follower_is_given_what_it_reads(store: Live) -> None:
+    of_events, of_announcements = Watched("of_events"), Watched("of_announcements")
+    append(store, 2)
+    store.store.record(issued("cert_1", BEGIN, "acme_order_1"), by=BY)
+    wake = threading.Event()
+    followers: Sequence[tuple[Watched, Read]] = [
+        (of_events, store.recorder.read),
+        (of_announcements, partial(ANNOUNCEMENTS.read, store.pool)),
+    ]
+
+    with running(Followers(store.pool, followers, wake).run, wake):
+        assert of_events.took.wait(DEADLINE_SECONDS)
+        assert of_announcements.took.wait(DEADLINE_SECONDS)
+
+    assert of_events.seen == [1, 2, 3]
+    assert of_announcements.seen == [3]
 
 
 def test_a_listener_wakes_everybody_at_each_append_and_after_each_lost_connection(

@@ -10,20 +10,22 @@ import pytest
 from msgspec.structs import replace
 
 from application.event_store import Taken
-from application.process import delivery, issuance
+from application.process import delivery, issuance, upkeep
 from application.process.issuance import next_step
 from application.process.todo import Claim, Decision, Step
-from domain.delivery import Delivery
 from domain.order import Order
 from interfaces.postgres.migrate import is_migrated, migrate
 from interfaces.postgres.rebuild import Difference, compare_todo, compare_view, rebuild_view, replace_todo
 from interfaces.postgres.todo_list import PostgresTodoList
 from projections.audit_log import AUDIT_LOG
+from projections.tokens import TOKENS
 from projections.views import FOLLOWING, INLINE, View
 from tests.projections.live import Live
 from tests.projections.story import BEGIN, BY, DECISIONS, Story, account, placed
 
 EVERY_VIEW = pytest.mark.parametrize("view", [*INLINE, *FOLLOWING], ids=lambda view: view.name)
+CHANGE = "tenant_id = 'tnt_x'"
+CHANGES = {"polling_cursors": "position = position + 1", "delivery_statistics": "attempts = attempts + 1"}
 DEADLINE_SECONDS = 30.0
 LEASE = timedelta(minutes=1)
 
@@ -74,8 +76,8 @@ def test_comparing_leaves_nothing_behind(view: View, told: Live) -> None:
 def test_a_changed_row_is_found_and_repaired(view: View, told: Live) -> None:
     before = told.views()
     rows = len(before[view.name])
-    change = "UPDATE {0} SET tenant_id = 'tnt_x' WHERE ctid = (SELECT min(ctid) FROM {0})"
-    assert told.execute(change.format(view.name)) == 1
+    change = f"UPDATE {view.name} SET {CHANGES.get(view.name, CHANGE)} WHERE ctid = (SELECT min(ctid) FROM {view.name})"
+    assert told.execute(change) == 1
 
     assert compare(told, view) == Difference(view.name, rows, 1, 1)
     rebuild(told, view)
@@ -107,7 +109,7 @@ def test_a_view_that_was_dropped_is_made_anew(view: View, told: Live) -> None:
 def test_one_character_in_one_document_is_found(told: Live) -> None:
     told.execute("UPDATE tokens SET document = replace(document::text, 'revoked', 'active')::json")
 
-    difference = compare(told, INLINE[-1])
+    difference = compare(told, TOKENS)
 
     assert (difference.only_live, difference.only_rebuilt) == (2, 2)
     assert not difference.is_equal
@@ -200,14 +202,20 @@ def test_a_view_whose_form_changed_is_rebuilt_by_a_migration(told: Live) -> None
 # --- the to-do list -------------------------------------------------------------------------------------------------
 
 
-def todo(live: Live) -> list[tuple[str, str, str]]:
+def todo(live: Live) -> list[tuple[str, str, str, str | None, str | None, int]]:
+    """Each row's process, subject and step, and what it waits for beside its time."""
+    query = "SELECT process, subject, step, lane, queue, place FROM todo ORDER BY subject, process"
     with live.pool.connection() as connection:
-        return connection.execute("SELECT process, subject, step FROM todo ORDER BY subject, process").fetchall()
+        return connection.execute(query).fetchall()
 
 
 def claim_one(live: Live) -> Claim:
-    (claim,) = PostgresTodoList(live.pool).claim(1, LEASE)
+    (claim,) = todo_list(live).claim(issuance.NAME, 1, LEASE).claims
     return claim
+
+
+def todo_list(live: Live) -> PostgresTodoList:
+    return PostgresTodoList(live.pool, in_lanes=[delivery.NAME])
 
 
 def test_the_folded_list_equals_the_live_one(told: Live) -> None:
@@ -226,11 +234,15 @@ def test_the_folded_list_equals_the_live_one(told: Live) -> None:
     [
         ("UPDATE todo SET step = 'SealKey' WHERE step = 'RemoveRecords' AND subject ~ '_000'", 1, 1),
         ("UPDATE todo SET version = version + 1 WHERE step = 'RemoveRecords' AND subject ~ '_000'", 1, 1),
-        ("UPDATE todo SET due_at = due_at - interval '1 s' WHERE process = 'delivery' AND subject ~ '_000'", 1, 1),
+        ("UPDATE todo SET due_at = due_at - interval '1 s' WHERE subject ~ 'del_000.*2$'", 1, 1),
+        ("UPDATE todo SET lane = 'sub_x' WHERE subject ~ 'del_000.*2$'", 1, 1),
+        ("UPDATE todo SET lane = NULL WHERE subject ~ 'del_000.*5$'", 1, 1),
+        ("UPDATE todo SET queue = NULL WHERE subject ~ 'del_000.*2$'", 1, 1),
+        ("UPDATE todo SET place = 99 WHERE subject ~ 'del_000.*2$'", 1, 1),
         ("DELETE FROM todo WHERE process = 'issuance' AND subject ~ '_000'", 0, 2),
         ("INSERT INTO todo VALUES ('issuance', 'acme_order_x', 1, 'SealKey', now())", 1, 0),
     ],
-    ids=["step", "version", "due sooner", "missing", "left over"],
+    ids=["step", "version", "due sooner", "lane", "no lane", "no queue", "place", "missing", "left over"],
 )
 def test_a_wrong_row_is_found_and_repaired(damage: str, only_live: int, only_rebuilt: int, told: Live) -> None:
     before = todo(told)
@@ -251,7 +263,19 @@ def test_a_list_that_was_emptied_comes_back(told: Live) -> None:
     replace_todo(told.pool, told.store, DECISIONS)
 
     assert todo(told) == before
-    assert {process for process, _, _ in before} == {issuance.NAME, delivery.NAME}
+    assert {row[0] for row in before} == {issuance.NAME, delivery.NAME, upkeep.NAME}
+
+
+def test_what_comes_back_can_be_claimed(told: Live) -> None:
+    told.execute("DELETE FROM todo")
+
+    replace_todo(told.pool, told.store, DECISIONS)
+
+    for process in (issuance.NAME, delivery.NAME, upkeep.NAME):
+        due = [subject for name, subject, *_ in todo(told) if name == process]
+        claims = todo_list(told).claim(process, 100, LEASE).claims
+        assert {claim.subject for claim in claims} == set(due)
+        assert due
 
 
 def test_with_nothing_to_do_the_list_is_emptied(live: Live) -> None:
@@ -263,7 +287,7 @@ def test_with_nothing_to_do_the_list_is_emptied(live: Live) -> None:
 
 
 def test_a_step_that_is_put_off_to_be_tried_again_is_no_difference(told: Live) -> None:
-    PostgresTodoList(told.pool).release(claim_one(told), timedelta(minutes=5))
+    todo_list(told).release(claim_one(told), timedelta(minutes=5))
 
     assert compare_todo(told.pool, told.store, DECISIONS).is_equal
 
@@ -273,7 +297,7 @@ def test_a_lease_outlives_the_replacing_of_the_list(told: Live) -> None:
 
     replace_todo(told.pool, told.store, DECISIONS)
 
-    assert list(PostgresTodoList(told.pool).extend([claim], LEASE)) == [claim]
+    assert list(todo_list(told).extend([claim], LEASE)) == [claim]
 
 
 def test_what_is_recorded_while_the_list_is_folded_stays_on_it(told: Live) -> None:
@@ -289,10 +313,10 @@ def test_what_is_recorded_while_the_list_is_folded_stays_on_it(told: Live) -> No
     replace_todo(
         told.pool,
         told.store,
-        {Order: Decision(issuance.NAME, next_step_and_somebody_appends), Delivery: delivery.DECISION},
+        {**DECISIONS, Order: Decision(issuance.NAME, next_step_and_somebody_appends)},
     )
 
-    subjects = [subject for _, subject, _ in todo(told)]
+    subjects = [row[1] for row in todo(told)]
     assert "acme_order_late" in subjects
     assert changed.id not in subjects
     assert compare_todo(told.pool, told.store, DECISIONS).is_equal

@@ -1,4 +1,4 @@
-"""Accounts, DNS providers, secrets, subscriptions and tokens as the API shows them."""
+"""Accounts, DNS providers, secrets and tokens as the API shows them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import pytest
 from eventsourcing.domain import BaseAggregate
 
 from domain.dns_provider import ManagedZones
-from domain.subscription import Listener
 from interfaces.postgres.pool import Pool
 from projections.accounts import ACCOUNTS, AccountView, CapabilitiesView
 from projections.dns_providers import DNS_PROVIDERS, DnsProviderView, HealthView, embedded_zones, managed_zones
 from projections.documents import DocumentView
 from projections.secrets import SECRETS, SecretView
-from projections.subscriptions import SUBSCRIPTIONS, DeliveryView, SubscriptionView, listeners
-from projections.tokens import TOKENS, TokenView
+from projections.subscriptions import SUBSCRIPTIONS
+from projections.tokens import TOKENS, TokenView, usable
 from tests.projections.folding import apply, document, recorded
 from tests.projections.story import (
     BEGIN,
@@ -107,7 +106,7 @@ def test_the_embedded_zones_are_those_of_all_tenants_without_the_asterisk(pool: 
     assert sorted(embedded_zones(pool)) == ["a.example", "b.example", "c.example"]
 
 
-# --- secrets, subscriptions, tokens ---------------------------------------------------------------------------------
+# --- secrets, tokens ------------------------------------------------------------------------------------------------
 
 
 def test_a_secret_shows_its_newest_version_and_no_value(pool: Pool) -> None:
@@ -123,30 +122,6 @@ def test_a_secret_shows_its_newest_version_and_no_value(pool: Pool) -> None:
     assert SECRETS.one(pool, TENANT, secret.id) == newest
 
 
-def test_a_subscription_shows_what_it_wants_and_where_to(pool: Pool) -> None:
-    assert document(pool, SUBSCRIPTIONS, subscription("sub_1", NOW)) == SubscriptionView(
-        id="sub_1",
-        name="deploy",
-        status="active",
-        paths=["pki/**"],
-        events=["certificate.issued", "order.invalid"],
-        delivery=DeliveryView("webhook", "https://hook.example/"),
-        identity_id="tok_1",
-        created_at=WHOLE,
-    )
-
-
-def test_listeners_are_the_subscriptions_of_all_tenants_from_their_own_position_on(pool: Pool) -> None:
-    apply(pool, SUBSCRIPTIONS, recorded(subscription("sub_1", NOW), after=4))
-    apply(pool, SUBSCRIPTIONS, recorded(subscription("sub_2", NOW, OTHER_TENANT), by=BY_OTHER, after=7))
-
-    paths, types = ("pki/**",), ("certificate.issued", "order.invalid")
-    assert sorted(listeners(pool), key=lambda listener: listener.subscription_id) == [
-        Listener("sub_1", TENANT, paths, types, 5),
-        Listener("sub_2", OTHER_TENANT, paths, types, 8),
-    ]
-
-
 def test_a_token_is_active_until_it_is_revoked(pool: Pool) -> None:
     issued = token("tok_1", NOW)
     expires_at = WHOLE + timedelta(days=90)
@@ -158,6 +133,21 @@ def test_a_token_is_active_until_it_is_revoked(pool: Pool) -> None:
 
     revoked = TokenView("tok_1", "edge", ["pki:read", "pki:export"], "revoked", expires_at, WHOLE)
     assert TOKENS.one(pool, TENANT, "tok_1") == revoked
+
+
+def test_usable_are_the_tokens_that_are_neither_revoked_nor_expired(pool: Pool) -> None:
+    expires_at = WHOLE + timedelta(days=90)
+    revoked = token("tok_2", NOW)
+    revoked.revoke(NOW + LATER)
+    apply(pool, TOKENS, recorded(token("tok_1", NOW), revoked, token("tok_3", NOW)))
+    apply(pool, TOKENS, recorded(token("tok_4", NOW, OTHER_TENANT), by=BY_OTHER, after=10))
+    apply(pool, TOKENS, recorded(token("tok_5", NOW + timedelta(days=1)), after=20))
+    asked = ["tok_1", "tok_2", "tok_4", "tok_5", "tok_nobody"]
+
+    assert usable(pool, asked, NOW) == {"tok_1", "tok_4", "tok_5"}
+    assert usable(pool, asked, expires_at - timedelta(microseconds=1)) == {"tok_1", "tok_4", "tok_5"}
+    assert usable(pool, asked, expires_at) == {"tok_5"}
+    assert usable(pool, [], NOW) == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.servers.process import LOOPBACK, free_port, wait_until
 from tests.system.service import Client, Process, open_folder, running_database
 
 VIEWS = [view.name for view in (*INLINE, *FOLLOWING)]
-TODO = "SELECT process, subject, version, step, due_at FROM todo"
+TODO = "SELECT process, subject, version, step, due_at, lane, queue, place FROM todo"
 ORDERS = 5
 
 
@@ -66,6 +66,13 @@ def make_history(service: Process, around: Surroundings) -> None:
                 "delivery": {"type": "webhook", "url": f"http://{LOOPBACK}:{free_port()}/"},
             },
         )
+        polled = {
+            "name": "polled",
+            "paths": ["pki/**"],
+            "events": ["certificate.issued"],
+            "delivery": {"type": "polling"},
+        }
+        polled_id = client.post("/v1/subscriptions", polled)["id"]
         for number in range(ORDERS):
             issue(client, account_id, [f"r{number}.{ZONE}"])
         failed = issue(client, account_id, ["elsewhere.example"])
@@ -74,6 +81,8 @@ def make_history(service: Process, around: Surroundings) -> None:
         first = client.get("/v1/pki/certificates")["data"][0]["id"]
         client.ended(client.post(f"/v1/pki/certificates/{first}/renew")["order_id"])
         client.post(f"/v1/pki/certificates/{first}/private-key")
+        told = client.get(f"/v1/subscriptions/{polled_id}/poll")["data"]
+        client.post(f"/v1/subscriptions/{polled_id}/ack", {"event_ids": [told[0]["event_id"], told[-1]["event_id"]]})
         wait_until(lambda: bool(deliveries_tried(client)), what="a webhook was tried")
 
 

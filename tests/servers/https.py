@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(answer.body)
 
-    do_GET = do_POST = do_HEAD = _answer  # noqa: N815  # the standard library's names
+    do_GET = do_POST = do_PATCH = do_HEAD = _answer  # noqa: N815  # the standard library's names
 
     def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002  # the standard library's name
 

@@ -84,6 +84,8 @@ class Client:
     """The HTTP API, with a token. Answers that are no success raise."""
 
     def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        self.token = token
         headers = {"Authorization": f"Bearer {token}"}
         self._http = httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=30)
 
@@ -98,6 +100,9 @@ class Client:
 
     def post(self, path: str, body: Any = None) -> Any:
         return self.try_post(path, body).raise_for_status().json()
+
+    def patch(self, path: str, body: Any) -> Any:
+        return self._http.patch(path, json=body).raise_for_status().json()
 
     def put(self, path: str, body: Any) -> Any:
         return self._http.put(path, json=body).raise_for_status().json()

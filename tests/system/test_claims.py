@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.prove import burst, rebuild, tutorial
+from tests.prove import burst, rebuild, tutorial, webhooks
 
 
 @pytest.mark.peers
@@ -23,3 +23,8 @@ def test_forty_orders_at_once_end_valid_also_when_workers_are_killed(capsys: pyt
 @pytest.mark.timeout(240)
 def test_views_and_todo_made_anew_equal_the_live_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert rebuild.main() == 0, capsys.readouterr().out
+
+
+@pytest.mark.timeout(600)
+def test_no_event_is_lost_on_faulty_receivers_and_killed_workers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert webhooks.main(["--events", "500"]) == 0, capsys.readouterr().out

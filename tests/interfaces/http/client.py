@@ -1,12 +1,12 @@
 """The whole application on a real database, asked over HTTP without a socket; and things put into it by their events.
 
-A CA in memory stands where the network would begin."""
+A CA in memory stands where the network would begin, and names have the addresses that are written here."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,26 +14,45 @@ from typing import Any
 
 import httpx
 import msgspec
+from eventsourcing.domain import BaseAggregate
 from litestar import Litestar
+from psycopg.sql import SQL, Identifier
 
 from application.certificates import SEALED_KIND
+from application.errors import ResolverFailed
 from application.secret_value import SecretValue
 from domain.account import Account, Offer
 from domain.certificate import Certificate, Version
+from domain.delivery import Delivery, delivery_id
 from domain.order import Assignment, Order
 from domain.provenance import DEFAULT_TENANT, Provenance
 from domain.token import Limits, Scope
+from interfaces.egress import Egress
 from interfaces.http.app import build_app
 from interfaces.http.envelope import Envelope
 from interfaces.main import assemble
 from interfaces.parts import Parts
 from interfaces.settings import settings_from
+from projections.views import FOLLOWING, INLINE
 from tests.fakes_ca import FakeCa
 
 MASTER_KEY = "test:" + base64.b64encode(bytes(range(32))).decode()
 UNLIMITED = Limits()
 JSON = {"content-type": "application/json"}
 KEY_PEM = "-----BEGIN PRIVATE KEY-----\nthe key of {}\n-----END PRIVATE KEY-----\n"
+ADDRESSES = {"receiver.example": "127.0.0.1", "private.example": "10.0.0.1", "public.example": "8.8.8.8"}
+"""All that is looked up: other names have none."""
+SUBSCRIPTION: Mapping[str, Any] = {
+    "name": "renewals",
+    "paths": ["pki/certificates/*"],
+    "events": ["certificate.renewed"],
+    "delivery": {"type": "webhook", "url": "https://hooks.example/scaivault"},
+}
+POLLING: Mapping[str, Any] = {
+    **SUBSCRIPTION,
+    "events": ["certificate.issued", "certificate.renewed"],
+    "delivery": {"type": "polling"},
+}
 BLOCK = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
 
 
@@ -98,6 +117,7 @@ class Api:
 def running_api(database: str) -> Iterator[Api]:
     with assemble(settings_from(environment(database))) as parts, asyncio.Runner() as runner:
         parts.services.accounts._ca = FakeCa(lambda _: ())
+        egress_of(parts)._lookups._resolve = look_up
         app = build_app(parts.services)
         assert isinstance(app, Envelope)
         routes = app._app
@@ -106,6 +126,18 @@ def running_api(database: str) -> Iterator[Api]:
         client = httpx.AsyncClient(transport=transport, base_url="http://scaivault.example")
         yield Api(DEFAULT_TENANT, parts, app, routes, runner.run, client)
         runner.run(client.aclose())
+
+
+def egress_of(parts: Parts) -> Egress:
+    egress = getattr(parts.services.subscriptions._require_dialable, "__self__", None)
+    assert isinstance(egress, Egress)
+    return egress
+
+
+def look_up(host: str, _port: int) -> Sequence[str]:
+    if host not in ADDRESSES:
+        raise ResolverFailed(f"{host!r} does not resolve")
+    return [ADDRESSES[host]]
 
 
 def operator(tenant_id: str) -> Provenance:
@@ -126,6 +158,68 @@ def error_code(answer: httpx.Response) -> str:
     assert set(error) <= {"code", "message", "details", "retry_after", "request_id"}
     code: str = error["code"]
     return code
+
+
+def wrong_fields(answer: Any, status: int = 422, code: str = "validation_error") -> Mapping[str, str]:
+    """By field what is wrong with it."""
+    assert (answer.status_code, error_code(answer)) == (status, code), answer.text
+    return {field["field"]: field["code"] for field in answer.json()["error"]["details"]["fields"]}
+
+
+def refused(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, error_code(answer)
+
+
+def actions(api: Api, token: str) -> Sequence[tuple[str, str, bool]]:
+    """The audit log but for tokens: what was done, to what, and whether it was granted."""
+    rows = api.ask("GET /v1/audit/logs", token).json()["logs"]
+    return [
+        (row["action"], row["resource_path"], row["success"]) for row in rows if not row["action"].startswith("token")
+    ]
+
+
+def stored_text(api: Api) -> str:
+    """All that is in the events and views, as text."""
+    tables = ("events", "delivery_responses", *(view.name for view in (*INLINE, *FOLLOWING)))
+    with api.parts.pool.connection() as connection:
+        queries = [SQL("SELECT t::text FROM {} t").format(Identifier(table)) for table in tables]
+        rows = [row for query in queries for row in connection.execute(query).fetchall()]
+    return "\n".join(text for (text,) in rows)
+
+
+def subscribe(api: Api, token: str, body: Mapping[str, Any] = SUBSCRIPTION, **changes: Any) -> Mapping[str, Any]:
+    """What was answered."""
+    answer = api.ask("POST /v1/subscriptions", token, {**body, **changes})
+    assert answer.status_code == 201, answer.text
+    subscription: Mapping[str, Any] = answer.json()
+    return subscription
+
+
+def record_delivery(
+    api: Api, subscription_id: str, position: int = 1, now: datetime | None = None, tenant_id: str | None = None
+) -> Delivery:
+    """As if the event at that position were owed to the subscription, and the first attempt had yet to be made."""
+    now = now or datetime.now(UTC)
+    tenant_id = tenant_id or api.tenant_id
+    delivery = Delivery.owe(
+        delivery_id(subscription_id, position, None, now),
+        tenant_id=tenant_id,
+        subscription_id=subscription_id,
+        position=position,
+        event_type="certificate.renewed",
+        event_id=api.new_id("evt"),
+        path="pki/certificates/cert_1",
+        ordered=False,
+        replay_id=None,
+        now=now,
+    )
+    record(api, delivery)
+    return delivery
+
+
+def record(api: Api, aggregate: BaseAggregate[str]) -> None:
+    """What is pending in it."""
+    api.parts.store.record(aggregate, by=operator(aggregate.tenant_id))  # type: ignore[attr-defined]
 
 
 def record_account(api: Api, tenant_id: str | None = None, name: str = "le") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,19 +13,26 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from application.secret_value import SecretValue
+from domain.announcement import EVENT_TYPES, TEST, announcement_of
 from domain.token import SCOPES
 from interfaces.http.app import HANDLERS
+from interfaces.webhooks.signature import signed_headers
 from tests.interfaces.http.client import (
+    POLLING,
     Api,
     connect_provider,
     error_code,
     record_account,
     record_certificate,
     record_order,
+    subscribe,
 )
 from tests.interfaces.http.test_routes import ALLOWED_BY, BODIES, PUBLIC
+from tests.projections.story import told_in_memory
 
 EXAMPLES = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -81,6 +89,29 @@ def test_every_route_with_a_scope_tells_its_errors_in_the_one_form(description: 
         assert operation["security"] == [{"bearer": []}]
 
 
+def test_it_describes_what_is_sent_for_each_event_type(description: Mapping[str, Any]) -> None:
+    assert set(description["webhooks"]) == {*EVENT_TYPES, TEST}
+    told = [announcement for recorded in told_in_memory() if (announcement := announcement_of(recorded)) is not None]
+    assert {announcement.event_type for announcement in told} == set(EVENT_TYPES)
+    for announcement in told:
+        post = description["webhooks"][announcement.event_type]["post"]
+        schema = post["requestBody"]["content"]["application/json"]["schema"]
+        body = json.loads(msgspec.json.encode(announcement))
+        assert list(OAS31Validator(schema).iter_errors(body)) == []
+        assert set(schema["properties"]) == set(body)
+        assert set(schema["properties"]["data"]["properties"]) == set(body["data"])
+        assert list(OAS31Validator(schema).iter_errors({**body, "event_type": TEST}))
+        missing = {name: value for name, value in body["data"].items() if name != "domains"}
+        assert list(OAS31Validator(schema).iter_errors({**body, "data": missing}))
+
+
+def test_it_names_the_headers_that_are_sent(description: Mapping[str, Any]) -> None:
+    sent = signed_headers("evt_1", "certificate.issued", 1, b"{}", [SecretValue("0123456789abcdef")])
+    for item in description["webhooks"].values():
+        named = {parameter["name"] for parameter in item["post"]["parameters"]}
+        assert named == set(sent) - {"Content-Type", "User-Agent"}
+
+
 # --- whatever is sent ---
 
 NASTY = [
@@ -127,6 +158,12 @@ values = st.recursive(
 )
 
 
+moments = st.sampled_from(["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "1e300", "2026-01-01"]) | (
+    st.datetimes().map(lambda moment: moment.isoformat() + "Z")
+)
+positions = st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False)
+"""Larger ones are tried in `test_deliveries.py`."""
+
 SHAPED: Mapping[str, st.SearchStrategy[Any]] = {
     "name": st.uuids().map(str) | texts,
     "data": st.dictionaries(texts, values, max_size=3),
@@ -147,8 +184,23 @@ SHAPED: Mapping[str, st.SearchStrategy[Any]] = {
     "eab": st.fixed_dictionaries({"kid": texts, "hmac_key": texts}),
     "version": numbers,
     "delivery": st.fixed_dictionaries(
-        {"type": st.just("webhook"), "url": texts}, optional={"secret": texts, "ca_bundle_pem": texts}
+        {},
+        optional={
+            "type": st.sampled_from(["webhook", "polling"]),
+            "url": texts,
+            "secret": texts,
+            "ca_bundle_pem": texts,
+            "ordered": st.booleans(),
+            "buffer_size": numbers,
+        },
     ),
+    "filters": st.fixed_dictionaries({}, optional={"domains": st.lists(texts, max_size=3)}),
+    "from": positions | moments,
+    "to": positions | moments,
+    "dry_run": st.booleans(),
+    "event_ids": st.lists(texts, max_size=3),
+    "overlap": texts | st.sampled_from(["1h", "30d", "31d", "100y", "9999999999d"]),
+    "status": st.sampled_from(["active", "paused", "disabled"]),
     "managed_zones": st.lists(texts, max_size=3),
     "domains": st.lists(texts, max_size=3),
     "paths": st.lists(texts, max_size=3),
@@ -201,7 +253,8 @@ def things(api: Api, everything: str) -> list[str]:
         record_order(api),
         account_id,
         connect_provider(api, everything),
-        api.ask("POST /v1/subscriptions", everything, BODIES["POST /v1/subscriptions"]).json()["id"],
+        subscribe(api, everything)["id"],
+        subscribe(api, everything, POLLING)["id"],
         everything.rpartition("_")[0],
     ]
 
@@ -212,6 +265,10 @@ def things(api: Api, everything: str) -> list[str]:
 @example(("POST /v1/pki/acme/issue", {**BODIES["POST /v1/pki/acme/issue"], "account_id": "\x00"}))
 @example(("POST /v1/dns/providers", {**BODIES["POST /v1/dns/providers"], "name": "x" * 4000}))
 @example(("PUT /v1/secrets/x", {**BODIES["PUT /v1/secrets/x"], "metadata": {"x": 10**400}}))
+@example(("POST /v1/subscriptions", {**BODIES["POST /v1/subscriptions"], "filters": {"domains": ["\x00"]}}))
+@example(("POST /v1/subscriptions/x/ack", {"event_ids": ["\x00"]}))
+@example(("POST /v1/subscriptions/x/replay", {"from": 2**62, "dry_run": False}))
+@example(("POST /v1/subscriptions/x/replay", {"from": -(2**62), "to": -(2**62), "dry_run": False}))
 def test_no_body_is_answered_by_a_fault(
     api: Api,
     everything: str,
@@ -224,7 +281,9 @@ def test_no_body_is_answered_by_a_fault(
         body["account_id"] = things[2]
     described = line.replace("/x", "/{path}" if "secrets" in line else "/{id}")
     asked = line.replace("certificates/x", f"certificates/{things[0]}").replace("providers/x", f"providers/{things[3]}")
-    require_described(description, described, api.ask(asked, everything, encoded(body)))
+    for subscription_id in things[4:6]:
+        by_id = asked.replace("subscriptions/x", f"subscriptions/{subscription_id}")
+        require_described(description, described, api.ask(by_id, everything, encoded(body)))
 
 
 def test_a_real_id_in_every_place_is_answered_by_no_fault(
@@ -232,8 +291,8 @@ def test_a_real_id_in_every_place_is_answered_by_no_fault(
 ) -> None:
     for line in ALLOWED_BY:
         for thing in things:
-            body = BODIES.get(re.sub(r"{\w+}", "x", line), {}) if line.startswith(("POST", "PUT")) else None
-            asked = re.sub(r"{\w+}", thing, line)
+            body = BODIES.get(re.sub(r"{\w+}", "x", line), {}) if line.startswith(("POST", "PUT", "PATCH")) else None
+            asked = re.sub(r"{\w+}", thing, line) + ("?timeout=0" if line.endswith("/poll") else "")
             answer = api.ask(asked, everything) if body is None else api.ask(asked, everything, body or b"")
             require_described(description, line, answer)
 
@@ -252,6 +311,9 @@ parameters = st.sampled_from(
         "to",
         "action",
         "success",
+        "timeout",
+        "since_event_id",
+        "max_events",
     ]
 )
 
@@ -267,6 +329,8 @@ parameters = st.sampled_from(
 @example("GET /v1/audit/logs", "x", {"from": "0001-01-01T00:00:00+14:00"})
 @example("GET /v1/audit/logs", "x", {"to": "9999-12-31T23:59:59-14:00"})
 @example("GET /v1/audit/logs", "x", {"from": "1e300"})
+@example("GET /v1/subscriptions/{id}/poll", "x", {"timeout": str(10**400), "max_events": str(-(10**400))})
+@example("GET /v1/subscriptions/{id}/deliveries", "x", {"status": "\x00"})
 def test_no_path_or_query_is_answered_by_a_fault(
     api: Api,
     everything: str,
@@ -277,6 +341,6 @@ def test_no_path_or_query_is_answered_by_a_fault(
 ) -> None:
     target = re.sub(r"{\w+}", lambda _: quote(segment, safe="", errors="surrogatepass"), line)
     said = "&".join(f"{name}={quote(value, safe='', errors='surrogatepass')}" for name, value in query.items())
-    body: object = b"" if line.startswith("GET") else BODIES.get(re.sub(r"{\w+}", "x", line), b"")
+    body: object = b"" if line.startswith(("GET", "DELETE")) else BODIES.get(re.sub(r"{\w+}", "x", line), b"")
     answer = api.ask(f"{target}?{said}", everything, body)
     require_described(description, line, answer)

@@ -16,6 +16,7 @@ from domain import errors as refusals
 from domain.account import Account
 from domain.acme import Problem as AcmeProblem
 from domain.certificate import Certificate
+from domain.delivery import Delivery
 from domain.dns_provider import DnsProvider
 from domain.errors import FieldProblem, InvalidFields, NotFound, Refusal
 from domain.order import Order
@@ -44,6 +45,7 @@ CONTRACT = {
         "acme_order_not_found",
         "dns_provider_not_found",
         "token_not_found",
+        "delivery_not_found",
     },
     409: {
         "name_in_use",
@@ -155,7 +157,7 @@ def test_every_reason_not_to_know_the_caller_is_a_401(code: RejectionCode) -> No
 
 @pytest.mark.parametrize(
     "kind",
-    [aggregate.TOPIC for aggregate in (Account, Certificate, DnsProvider, Order, Secret, Subscription, Token)]
+    [aggregate.TOPIC for aggregate in (Account, Certificate, Delivery, DnsProvider, Order, Secret, Subscription, Token)]
     + ["version"],
 )
 def test_whatever_can_be_asked_for_has_a_word_for_its_absence(kind: str) -> None:

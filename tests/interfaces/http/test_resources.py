@@ -1,4 +1,4 @@
-"""What holds for each kind of resource: secrets, DNS providers, accounts, orders, certificates, subscriptions."""
+"""What holds for each kind of resource: secrets, DNS providers, accounts, orders, certificates."""
 
 from __future__ import annotations
 
@@ -15,48 +15,23 @@ from tests.interfaces.http.client import (
     BLOCK,
     KEY_PEM,
     Api,
+    actions,
     connect_provider,
     error_code,
     record_account,
     record_certificate,
     record_order,
+    stored_text,
     token_id,
+    wrong_fields,
 )
 
 PEM_FILE = "application/x-pem-file"
-SUBSCRIPTION = {
-    "name": "renewals",
-    "paths": ["pki/certificates/*"],
-    "events": ["certificate.renewed"],
-    "delivery": {"type": "webhook", "url": "https://hooks.example/scaivault"},
-}
 
 
 @pytest.fixture
 def token(api: Api) -> str:
     return api.token(*SCOPES)
-
-
-def wrong_fields(answer: Any, status: int = 422, code: str = "validation_error") -> Mapping[str, str]:
-    """By field what is wrong with it."""
-    assert (answer.status_code, error_code(answer)) == (status, code), answer.text
-    return {field["field"]: field["code"] for field in answer.json()["error"]["details"]["fields"]}
-
-
-def actions(api: Api, token: str) -> Sequence[tuple[str, str, bool]]:
-    """The audit log but for tokens: what was done, to what, and whether it was granted."""
-    rows = api.ask("GET /v1/audit/logs", token).json()["logs"]
-    return [
-        (row["action"], row["resource_path"], row["success"]) for row in rows if not row["action"].startswith("token")
-    ]
-
-
-def stored_text(api: Api) -> str:
-    """All that is in the events and views, as text."""
-    tables = ("events", "secrets", "dns_providers", "accounts", "subscriptions", "certificates", "audit_log", "tokens")
-    with api.parts.pool.connection() as connection:
-        rows = [row for table in tables for row in connection.execute(f"SELECT t::text FROM {table} t").fetchall()]
-    return "\n".join(text for (text,) in rows)
 
 
 # --- secrets ---
@@ -619,93 +594,6 @@ def test_a_renewal_waits_for_an_order_of_another_line_for_the_same_names(api: Ap
     answer = api.ask(f"POST /v1/pki/certificates/{other}/renew", token)
     assert (answer.status_code, error_code(answer)) == (409, "order_in_progress")
     assert answer.json()["error"]["details"] == {"order_id": running}
-
-
-# --- subscriptions ---
-
-
-def test_a_generated_secret_is_shown_this_once(api: Api, token: str) -> None:
-    answer = api.ask("POST /v1/subscriptions", token, SUBSCRIPTION)
-    assert answer.status_code == 201
-    subscription = answer.json()
-    assert answer.headers["location"] == f"/v1/subscriptions/{subscription['id']}"
-    secret = subscription["delivery"].pop("secret")
-    assert secret.startswith("whsec_")
-    assert len(secret) == len("whsec_") + 44
-    assert subscription == {
-        "id": subscription["id"],
-        "name": "renewals",
-        "status": "active",
-        "paths": ["pki/certificates/*"],
-        "events": ["certificate.renewed"],
-        "delivery": {"type": "webhook", "url": "https://hooks.example/scaivault"},
-        "identity_id": token_id(token),
-        "created_at": subscription["created_at"],
-    }
-    later = api.ask(f"GET {answer.headers['location']}", token)
-    assert later.json() == subscription
-    assert api.ask("GET /v1/subscriptions", token).json()["data"] == [subscription]
-    assert secret not in stored_text(api)
-
-
-def test_a_secret_of_ones_own_is_never_shown(api: Api, token: str) -> None:
-    delivery = SUBSCRIPTION["delivery"] | {"secret": "0123456789abcdef"}  # type: ignore[operator]
-    answer = api.ask("POST /v1/subscriptions", token, SUBSCRIPTION | {"delivery": delivery})
-    assert answer.status_code == 201
-    assert "secret" not in answer.json()["delivery"]
-    assert "0123456789abcdef" not in answer.text
-    assert "0123456789abcdef" not in stored_text(api)
-
-
-@pytest.mark.parametrize(
-    ("change", "wrong"),
-    [
-        ({"paths": []}, {"paths": "required"}),
-        ({"events": []}, {"events": "required"}),
-        ({"events": ["certificate.renewed", "certificate.lost"]}, {"events[1]": "unknown"}),
-        ({"delivery": {"type": "webhook", "url": "ftp://hooks.example/"}}, {"delivery.url": "invalid"}),
-        ({"delivery": {"type": "webhook", "url": "https://"}}, {"delivery.url": "invalid"}),
-        ({"delivery": {"type": "webhook", "url": "https://u:p@hooks.example/"}}, {"delivery.url": "invalid"}),
-        (
-            {"delivery": {"type": "webhook", "url": "https://hooks.example/", "secret": "0123456789abcde"}},
-            {"delivery.secret": "too_short"},
-        ),
-        ({"paths": ["/pki"], "events": []}, {"paths[0]": "invalid_glob", "events": "required"}),
-    ],
-)
-def test_what_a_subscription_cannot_be_is_said_by_field(
-    api: Api, token: str, change: dict[str, Any], wrong: dict[str, str]
-) -> None:
-    answer = api.ask("POST /v1/subscriptions", token, SUBSCRIPTION | change)
-    assert wrong_fields(answer) == wrong
-    assert "0123456789abcde" not in answer.text
-    assert api.ask("GET /v1/subscriptions", token).json()["data"] == []
-
-
-@pytest.mark.parametrize("glob", ["/pki/**", "pki//x", "", "pki/***", "pki/a**", "pki/[ab]", "pki/ä", "x" * 513])
-def test_a_glob_that_is_none_is_a_400(api: Api, token: str, glob: str) -> None:
-    answer = api.ask("POST /v1/subscriptions", token, SUBSCRIPTION | {"paths": [glob]})
-    assert wrong_fields(answer, 400, "invalid_glob") == {"paths[0]": "invalid_glob"}
-
-
-@pytest.mark.parametrize("glob", ["pki/**", "pki/certificates/*", "pki/certificates/cert_?", "pki/x"])
-def test_who_administers_the_pki_may_subscribe_to_all_that_lies_under_it(api: Api, glob: str) -> None:
-    answer = api.ask("POST /v1/subscriptions", api.token("pki:admin"), SUBSCRIPTION | {"paths": [glob]})
-    assert answer.status_code == 201
-
-
-@pytest.mark.parametrize("paths", [["**"], ["secrets/**"], ["pki/**", "secrets/a"], ["pki*/x"], ["pki"], ["*/x"]])
-def test_more_than_that_needs_the_scope(api: Api, paths: list[str]) -> None:
-    body = SUBSCRIPTION | {"paths": paths}
-    answer = api.ask("POST /v1/subscriptions", api.token("pki:admin"), body)
-    assert (answer.status_code, error_code(answer)) == (403, "insufficient_scope")
-    assert answer.json()["error"]["details"] == {"required": "subscriptions:write"}
-    assert api.ask("POST /v1/subscriptions", api.token("subscriptions:write"), body).status_code == 201
-
-
-def test_reading_the_pki_is_not_enough_to_subscribe_to_it(api: Api) -> None:
-    for token in (api.token("pki:read"), api.token("pki:issue"), api.token("subscriptions:read")):
-        assert api.ask("POST /v1/subscriptions", token, SUBSCRIPTION).status_code == 403
 
 
 # --- forms ---

@@ -15,6 +15,7 @@ from litestar.routes import HTTPRoute
 from domain.token import SCOPES, Limits, effective_scopes
 from interfaces.http.app import HANDLERS
 from tests.interfaces.http.client import (
+    POLLING,
     Api,
     connect_provider,
     error_code,
@@ -22,6 +23,7 @@ from tests.interfaces.http.client import (
     record_account,
     record_certificate,
     record_order,
+    subscribe,
     token_id,
 )
 
@@ -50,6 +52,15 @@ ALLOWED_BY = {
     "POST /v1/subscriptions": ["subscriptions:write", "pki:admin"],
     "GET /v1/subscriptions": ["subscriptions:read", "pki:admin"],
     "GET /v1/subscriptions/{id}": ["subscriptions:read", "pki:admin"],
+    "PATCH /v1/subscriptions/{id}": ["subscriptions:write", "pki:admin"],
+    "DELETE /v1/subscriptions/{id}": ["subscriptions:write", "pki:admin"],
+    "POST /v1/subscriptions/{id}/rotate-secret": ["subscriptions:write", "pki:admin"],
+    "POST /v1/subscriptions/{id}/test": ["subscriptions:write", "pki:admin"],
+    "GET /v1/subscriptions/{id}/deliveries": ["subscriptions:read", "pki:admin"],
+    "POST /v1/subscriptions/{id}/deliveries/{id}/redeliver": ["subscriptions:write", "pki:admin"],
+    "POST /v1/subscriptions/{id}/replay": ["subscriptions:write", "pki:admin"],
+    "GET /v1/subscriptions/{id}/poll": ["subscriptions:read", "pki:admin"],
+    "POST /v1/subscriptions/{id}/ack": ["subscriptions:read", "pki:admin"],
     "GET /v1/audit/logs": ["audit:read"],
 }
 """By route the scopes of which one is needed."""
@@ -88,7 +99,20 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
         "paths": ["pki/certificates/*"],
         "events": ["certificate.renewed"],
         "delivery": {"type": "webhook", "url": "https://hooks.example/", "secret": "0123456789abcdef"},
+        "filters": {"domains": ["*.acme.example"]},
     },
+    "PATCH /v1/subscriptions/x": {
+        "name": "renewals",
+        "paths": ["pki/certificates/*"],
+        "events": ["certificate.renewed"],
+        "delivery": {"url": "https://hooks.example/", "ordered": True},
+        "filters": {"domains": ["*.acme.example"]},
+        "identity_id": "tok_x",
+        "status": "paused",
+    },
+    "POST /v1/subscriptions/x/rotate-secret": {"overlap": "24h", "secret": "0123456789abcdef"},
+    "POST /v1/subscriptions/x/replay": {"from": 1, "to": 2, "dry_run": True},
+    "POST /v1/subscriptions/x/ack": {"event_ids": ["evt_x"]},
 }
 """By request a good body with nearly all its fields."""
 
@@ -98,7 +122,11 @@ NEEDED = {
     "POST /v1/pki/acme/accounts": {"name", "provider", "environment", "email"},
     "POST /v1/pki/acme/issue": {"account_id", "domains", "challenge_type"},
     "POST /v1/subscriptions": {"name", "paths", "events", "delivery"},
+    "PATCH /v1/subscriptions/x": set(),
+    "POST /v1/subscriptions/x/replay": {"from"},
+    "POST /v1/subscriptions/x/ack": {"event_ids"},
 }
+"""By request that has a body the fields that it must have."""
 
 
 def routes(api: Api) -> Mapping[str, HTTPRouteHandler]:
@@ -414,6 +442,9 @@ def test_a_name_has_one_to_two_hundred_characters(api: Api, everything: str, nam
         "/v1/audit/logs?success=perhaps",
         "/v1/audit/logs?from=yesterday",
         "/v1/audit/logs?to=2026-13-01T00:00:00Z",
+        "/v1/subscriptions/x/deliveries?status=lost",
+        "/v1/subscriptions/x/poll?timeout=1.5",
+        "/v1/subscriptions/x/poll?max_events=many",
     ],
 )
 def test_a_query_of_a_wrong_type_is_named(api: Api, everything: str, target: str) -> None:
@@ -429,7 +460,7 @@ def test_nothing_of_another_tenant_is_there(api: Api, everything: str, elsewhere
     order_id = record_order(api, elsewhere, account_id)
     certificate_id = record_certificate(api, elsewhere)
     provider_id = connect_provider(api, theirs)
-    subscription_id = api.ask("POST /v1/subscriptions", theirs, BODIES["POST /v1/subscriptions"]).json()["id"]
+    subscription_id, polling_id = subscribe(api, theirs)["id"], subscribe(api, theirs, POLLING)["id"]
     api.ask("PUT /v1/secrets/theirs", theirs, BODIES["PUT /v1/secrets/x"])
     things = {
         f"GET /v1/pki/acme/accounts/{account_id}": "acme_account_not_found",
@@ -442,6 +473,10 @@ def test_nothing_of_another_tenant_is_there(api: Api, everything: str, elsewhere
         f"GET /v1/dns/providers/{provider_id}": "dns_provider_not_found",
         f"POST /v1/dns/providers/{provider_id}/verify": "dns_provider_not_found",
         f"GET /v1/subscriptions/{subscription_id}": "subscription_not_found",
+        f"GET /v1/subscriptions/{subscription_id}/deliveries": "subscription_not_found",
+        f"POST /v1/subscriptions/{subscription_id}/rotate-secret": "subscription_not_found",
+        f"POST /v1/subscriptions/{subscription_id}/test": "subscription_not_found",
+        f"GET /v1/subscriptions/{polling_id}/poll?timeout=0": "subscription_not_found",
         "GET /v1/secrets/theirs": "secret_not_found",
     }
     for request_line, code in things.items():
@@ -452,7 +487,7 @@ def test_nothing_of_another_tenant_is_there(api: Api, everything: str, elsewhere
 
 
 @pytest.mark.parametrize(
-    "path", ["secrets", "dns/providers", "pki/acme/accounts", "pki/acme/orders", "pki/certificates"]
+    "path", ["secrets", "dns/providers", "pki/acme/accounts", "pki/acme/orders", "pki/certificates", "subscriptions"]
 )
 def test_no_list_shows_anothers_things(api: Api, everything: str, path: str, elsewhere: str) -> None:
     theirs = api.token(*SCOPES, tenant_id=elsewhere)
@@ -509,7 +544,7 @@ def fill(path: str, api: Api, token: str, tenant_id: str | None = None, count: i
         "pki/acme/accounts": lambda n: record_account(api, tenant_id, f"account {n}"),
         "pki/acme/orders": lambda n: record_order(api, tenant_id, name=f"{n}.acme.example"),
         "pki/certificates": lambda _: record_certificate(api, tenant_id),
-        "subscriptions": lambda _: api.ask("POST /v1/subscriptions", token, BODIES["POST /v1/subscriptions"]),
+        "subscriptions": lambda _: subscribe(api, token),
         "audit/logs": lambda n: api.ask(f"PUT /v1/secrets/list/{n}", token, BODIES["PUT /v1/secrets/x"]),
     }
     for number in range(count):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,12 +12,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
-from application.process.announcements import Announcement, announcement_of, event_id
 from domain.access import private_key_read
 from domain.acme import ERROR_NAMESPACE, Problem
+from domain.announcement import (
+    CATALOGUE,
+    EVENT_TYPES,
+    TEST,
+    Announcement,
+    CertificateIssued,
+    CertificateRenewalFailed,
+    CertificateRenewed,
+    EventType,
+    FailedOrderError,
+    OrderInvalid,
+    RenewalError,
+    announcement_of,
+    causation,
+    event_id,
+)
 from domain.certificate import Certificate
 from domain.provenance import Recorded
-from domain.subscription import EVENT_TYPES, EventType
 from tests.application.world import NAMES, OWNER, ZONE, World
 from tests.fakes import NEW_YEAR
 
@@ -54,24 +69,52 @@ def world() -> World:
     return world
 
 
-def announcements(world: World) -> dict[EventType, Announcement]:
+def all_announcements(world: World) -> list[Announcement]:
     told = [announcement_of(recorded) for recorded in world.recorder.history]
-    return {each.event_type: each for each in told if each is not None}
+    return [each for each in told if each is not None]
 
 
-def test_there_is_one_announcement_of_each_type_to_look_at(world: World) -> None:
-    told = [announcement_of(recorded) for recorded in world.recorder.history]
-    assert sorted(each.event_type for each in told if each is not None) == sorted(EVENT_TYPES)
+def announcements(world: World) -> dict[str, Announcement]:
+    return {each.event_type: each for each in all_announcements(world)}
+
+
+def body(world: World, event_type: EventType) -> dict[str, Any]:
+    """As a subscriber reads it."""
+    told: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(announcements(world)[event_type]))
+    return told
+
+
+def test_each_type_of_the_catalogue_is_told_when_what_it_tells_of_happens_and_no_other(world: World) -> None:
+    assert sorted(each.event_type for each in all_announcements(world)) == sorted(EVENT_TYPES)
+    assert sorted(CATALOGUE) == sorted(FIELDS) == sorted(EVENT_TYPES)
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)
-def test_the_data_has_exactly_the_fields_of_the_contract(world: World, event_type: EventType) -> None:
-    assert sorted(announcements(world)[event_type].data) == sorted(FIELDS[event_type])
+def test_the_data_has_exactly_the_declared_shape(world: World, event_type: EventType) -> None:
+    data, declared = body(world, event_type)["data"], CATALOGUE[event_type]
+    read = msgspec.convert(data, declared, strict=True)
+    assert type(read) is type(announcements(world)[event_type].data) is declared
+    assert read == announcements(world)[event_type].data
+    assert msgspec.json.decode(msgspec.json.encode(read)) == data
+
+
+@pytest.mark.parametrize("event_type", EVENT_TYPES)
+def test_the_declared_shape_has_exactly_the_fields_of_the_contract(event_type: EventType) -> None:
+    assert sorted(field.name for field in fields(CATALOGUE[event_type])) == sorted(FIELDS[event_type])
+
+
+def test_an_event_that_only_tries_a_receiver_is_in_no_catalogue() -> None:
+    assert TEST not in CATALOGUE
+
+
+def test_what_nobody_can_subscribe_to_is_not_told() -> None:
+    read = private_key_read("access_1", "cert_1", 1, NEW_YEAR)
+    assert announcement_of(Recorded(1, read, OWNER.provenance)) is None
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)
 def test_the_envelope_has_exactly_the_fields_of_the_contract(world: World, event_type: EventType) -> None:
-    told = msgspec.json.decode(msgspec.json.encode(announcements(world)[event_type]))
+    told = body(world, event_type)
     assert sorted(told) == sorted(
         [
             "event_id",
@@ -94,29 +137,46 @@ def test_the_envelope_has_exactly_the_fields_of_the_contract(world: World, event
 
 def test_a_certificate_and_its_renewal_are_told_as_they_are(world: World) -> None:
     issued, renewed = (announcements(world)[kind] for kind in ("certificate.issued", "certificate.renewed"))
-    certificate = world.store.load(Certificate, issued.data["certificate_id"])
+    assert isinstance(issued.data, CertificateIssued)
+    certificate = world.store.load(Certificate, issued.data.certificate_id)
     old, new = certificate.versions
     assert issued.path == renewed.path == f"pki/certificates/{certificate.id}"
-    assert (issued.data["version"], issued.data["serial_number"], issued.data["order_id"]) == (
-        1,
-        old.serial_number,
-        old.order_id,
+    assert issued.data == CertificateIssued(
+        certificate_id=certificate.id,
+        version=1,
+        domains=NAMES,
+        serial_number=old.serial_number,
+        fingerprint_sha256=old.fingerprint_sha256,
+        issuer=old.issuer,
+        not_before=old.not_before,
+        not_after=old.not_after,
+        order_id=old.order_id,
     )
-    assert (renewed.data["version"], renewed.data["serial_number"], renewed.data["not_after"]) == (
-        2,
-        new.serial_number,
-        new.not_after,
+    assert renewed.data == CertificateRenewed(
+        certificate_id=certificate.id,
+        version=2,
+        domains=NAMES,
+        serial_number=new.serial_number,
+        fingerprint_sha256=new.fingerprint_sha256,
+        issuer=new.issuer,
+        not_before=new.not_before,
+        not_after=new.not_after,
+        order_id=new.order_id,
+        old_serial_number=old.serial_number,
+        old_not_after=old.not_after,
+        reason="requested",
     )
-    assert (renewed.data["old_serial_number"], renewed.data["old_not_after"]) == (old.serial_number, old.not_after)
-    assert (renewed.data["reason"], renewed.data["domains"]) == ("requested", NAMES)
 
 
 def test_a_failed_renewal_is_told_with_what_is_left(world: World) -> None:
     failed, invalid = (announcements(world)[kind] for kind in ("certificate.renewal_failed", "order.invalid"))
-    assert failed.data["error"] == {"code": "caa_forbids", "message": f"{ZONE}: forbidden by CAA"}
-    assert (failed.data["attempt"], failed.data["days_remaining"]) == (1, 79)
-    assert invalid.data["error"] == {**failed.data["error"], "retry_after": None}
-    assert invalid.path == f"pki/acme/orders/{failed.data['order_id']}"
+    message = f"{ZONE}: forbidden by CAA"
+    assert isinstance(failed.data, CertificateRenewalFailed)
+    assert failed.data.error == RenewalError("caa_forbids", message)
+    assert (failed.data.attempt, failed.data.days_remaining, failed.data.retry_after) == (1, 79, None)
+    assert invalid.data == OrderInvalid(failed.data.order_id, NAMES, FailedOrderError("caa_forbids", message, None))
+    assert failed.path == f"pki/certificates/{failed.data.certificate_id}"
+    assert invalid.path == f"pki/acme/orders/{failed.data.order_id}"
 
 
 def test_nothing_secret_is_told(world: World) -> None:
@@ -152,3 +212,8 @@ def test_an_id_depends_on_the_event_alone(at: datetime, position: int, originato
     assert str(ULID.from_str(same.removeprefix("evt_").upper())).lower() == same.removeprefix("evt_")
     another = replace(event, originator_version=event.originator_version + 1)
     assert event_id(Recorded(position, another, OWNER.provenance)) != same
+
+
+def test_what_it_tells_of_is_named_by_its_stream_and_version() -> None:
+    event = replace(private_key_read("access_1", "cert_1", 1, NEW_YEAR), originator_version=7)
+    assert causation(Recorded(1, event, OWNER.provenance)) == "access_1@7"

@@ -1,0 +1,88 @@
+"""What the views know that the use cases ask for, with the connections to ask by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from domain.announcement import Announced
+from domain.dns_provider import ManagedZones
+from domain.errors import NotFound
+from domain.subscription import Terms
+from interfaces.postgres.pool import Pool
+from projections import accounts as account_view
+from projections import dns_providers as provider_view
+from projections import orders as order_view
+from projections import subscriptions as subscription_view
+from projections import tokens as token_view
+from projections.announcements import ANNOUNCEMENTS
+from projections.delivery_statistics import DELIVERY_STATISTICS
+from projections.polling_cursors import POLLING_CURSORS
+from projections.terms import TERMS
+
+
+class ReadModels:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def managed_zones(self, tenant_id: str) -> Sequence[ManagedZones]:
+        return provider_view.managed_zones(self._pool, tenant_id)
+
+    def running_order(self, account_id: str, dns_names: Sequence[str]) -> str | None:
+        return order_view.running_order(self._pool, account_id, dns_names)
+
+    def is_account_name(self, tenant_id: str, name: str) -> bool:
+        return account_view.is_name_taken(self._pool, tenant_id, name)
+
+    def embedded_zones_of_others(self, tenant_id: str) -> Sequence[str]:
+        return provider_view.embedded_zones(self._pool, except_tenant=tenant_id)
+
+    def is_shown_for_another(self, order_id: str, record_value: str) -> bool:
+        return order_view.is_shown_for_another(self._pool, order_id, record_value)
+
+    def embedded_zones(self) -> Sequence[str]:
+        return provider_view.embedded_zones(self._pool)
+
+    def all_terms(self, after: int) -> Sequence[Terms]:
+        return TERMS.since(self._pool, after)
+
+    def paused(self) -> Sequence[str]:
+        return subscription_view.paused(self._pool)
+
+    def failing_since(self, subscription_id: str) -> datetime | None:
+        return DELIVERY_STATISTICS.failing_since(self._pool, subscription_id)
+
+    def polling_cursor(self, subscription_id: str) -> tuple[int, frozenset[int]] | None:
+        return POLLING_CURSORS.one(self._pool, subscription_id)
+
+    def announced(self, after: int, limit: int) -> Sequence[Announced]:
+        return ANNOUNCEMENTS.read(self._pool, after, limit)
+
+    def announced_at(self, position: int) -> Announced:
+        announced = ANNOUNCEMENTS.at(self._pool, position)
+        if announced is None:
+            raise NotFound("event", f"at {position}")
+        return announced
+
+    def candidates(self, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Announced]:
+        return ANNOUNCEMENTS.candidates(self._pool, terms, after, upto, limit)
+
+    def positions(self, tenant_id: str, event_ids: Sequence[str]) -> Mapping[str, int]:
+        return ANNOUNCEMENTS.positions(self._pool, tenant_id, event_ids)
+
+    def last_at(self, tenant_id: str, at: datetime, *, inclusive: bool) -> int:
+        return ANNOUNCEMENTS.last_at(self._pool, tenant_id, at, inclusive=inclusive)
+
+    def last_position(self) -> int:
+        return ANNOUNCEMENTS.last(self._pool)
+
+    def still_so(self, asking: Sequence[tuple[Terms, str]], now: datetime) -> frozenset[tuple[Terms, str]]:
+        """Those whose subscription still asks for just this, and is theirs, and whose token is good."""
+        tokens = token_view.usable(self._pool, [token_id for _, token_id in asking], now)
+        asked = subscription_view.asked(self._pool, [terms.subscription_id for terms, _ in asking])
+        return frozenset(
+            (terms, token_id)
+            for terms, token_id in asking
+            if token_id in tokens
+            and asked.get(terms.subscription_id) == (token_id, terms.paths, terms.event_types, terms.dns_names)
+        )

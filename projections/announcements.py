@@ -1,0 +1,102 @@
+"""What subscribers can be told, each with the body that they get: webhooks, polls and replays all send these bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from psycopg import Cursor
+from psycopg.rows import TupleRow
+from psycopg.sql import SQL
+
+from domain.announcement import Announced, announcement_of, causation
+from domain.provenance import Recorded
+from domain.subscription import Terms
+from projections.documents import Pool
+
+COLUMNS = "position, event_id, tenant_id, event_type, path, dns_names, at, causation, request_id, body"
+WILD = frozenset("*?")
+
+
+class Announcements:
+    name = "announcements"
+    ddl = """
+CREATE TABLE announcements (
+    position bigint PRIMARY KEY,
+    event_id text NOT NULL UNIQUE,
+    tenant_id text NOT NULL,
+    event_type text NOT NULL,
+    path text NOT NULL,
+    dns_names text[] NOT NULL,
+    at timestamptz NOT NULL,
+    causation text NOT NULL,
+    request_id text,
+    body text NOT NULL
+);
+CREATE INDEX ON announcements (tenant_id, position);
+CREATE INDEX ON announcements (tenant_id, path, position);
+CREATE INDEX ON announcements (tenant_id, at)"""
+
+    def apply(self, cursor: Cursor[TupleRow], events: Sequence[Recorded]) -> None:
+        rows = []
+        for recorded in events:
+            told = announcement_of(recorded)
+            if told is not None:
+                body = msgspec.json.encode(told).decode()
+                names = list(told.data.domains) if hasattr(told.data, "domains") else []
+                row = [told.sequence, told.event_id, told.tenant_id, told.event_type, told.path, names]
+                rows.append([*row, told.timestamp, causation(recorded), told.request_id, body])
+        if rows:
+            values = ", ".join(["%s"] * len(rows[0]))
+            cursor.executemany(f"INSERT INTO announcements ({COLUMNS}) VALUES ({values})", rows)  # noqa: S608
+
+    def read(self, pool: Pool, after: int, limit: int) -> Sequence[Announced]:
+        """Of all tenants, in order, from behind the position `after` on."""
+        return _select(pool, "position > %s ORDER BY position LIMIT %s", [after, limit])
+
+    def at(self, pool: Pool, position: int) -> Announced | None:
+        return next(iter(_select(pool, "position = %s", [position])), None)
+
+    def candidates(self, pool: Pool, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Announced]:
+        """Those behind `after`, up to `upto`, that the terms may ask for: a path with wildcards is not looked at."""
+        paths = None if any(WILD & set(path) for path in terms.paths) else list(terms.paths)
+        condition = (
+            "tenant_id = %s AND position > %s AND position <= %s AND event_type = ANY(%s)"
+            " AND (%s::text[] IS NULL OR path = ANY(%s)) ORDER BY position LIMIT %s"
+        )
+        return _select(pool, condition, [terms.tenant_id, after, upto, list(terms.event_types), paths, paths, limit])
+
+    def positions(self, pool: Pool, tenant_id: str, event_ids: Sequence[str]) -> dict[str, int]:
+        """Of those of the events that there are."""
+        query = "SELECT event_id, position FROM announcements WHERE tenant_id = %s AND event_id = ANY(%s)"
+        with pool.connection() as connection:
+            return dict(connection.execute(query, [tenant_id, list(event_ids)]).fetchall())
+
+    def last_at(self, pool: Pool, tenant_id: str, at: datetime, *, inclusive: bool) -> int:
+        """The position of the tenant's last one before that time, or with `inclusive` at it too; 0 where there is
+        none."""
+        query = SQL("SELECT coalesce(max(position), 0) FROM announcements WHERE tenant_id = %s AND at {} %s")
+        with pool.connection() as connection:
+            row = connection.execute(query.format(SQL("<=" if inclusive else "<")), [tenant_id, at]).fetchone()
+        return row[0] if row else 0
+
+    def last(self, pool: Pool) -> int:
+        """The last position, 0 where there is none."""
+        with pool.connection() as connection:
+            row = connection.execute("SELECT coalesce(max(position), 0) FROM announcements").fetchone()
+        return row[0] if row else 0
+
+
+def _select(pool: Pool, condition: str, parameters: Sequence[Any]) -> Sequence[Announced]:
+    with pool.connection() as connection, connection.cursor() as cursor:
+        query = f"SELECT {COLUMNS} FROM announcements WHERE {condition}"  # noqa: S608
+        rows: Sequence[Sequence[Any]] = cursor.execute(query.encode(), parameters).fetchall()
+    return [
+        Announced(position, event_id, tenant_id, event_type, path, tuple(dns_names), *rest)
+        for position, event_id, tenant_id, event_type, path, dns_names, *rest in rows
+    ]
+
+
+ANNOUNCEMENTS = Announcements()
