@@ -24,9 +24,11 @@ class Announcements(Protocol):
     def positions(self, tenant_id: str, event_ids: Sequence[str]) -> Mapping[str, int]:
         """Of those of the events that there are."""
 
-    def last_at(self, tenant_id: str, at: datetime, *, inclusive: bool) -> int:
-        """The position of the tenant's last one before that time, or with `inclusive` at it too; 0 where there is
-        none."""
+    def first_since(self, tenant_id: str, at: datetime) -> int | None:
+        """The lowest position of the tenant's at that time or later. Times need not rise with positions."""
+
+    def last_until(self, tenant_id: str, at: datetime) -> int:
+        """The highest position of the tenant's up to that time; 0 where there is none."""
 
     def last_position(self) -> int:
         """0 where nothing was announced yet."""

@@ -57,7 +57,8 @@ class Polling:
             raise InvalidFields(FieldProblem("max_events", "out_of_range", f"between 1 and {MOST_EVENTS}"))
         terms, upto = subscription.terms(), self._announcements.last_position()
         if since_event_id is None:
-            found = self._window(subscription, *self._cursor(subscription), upto)
+            most = min(max_events + 1, subscription.buffer_size)
+            found = self._window(subscription, *self._cursor(subscription), upto, most)
         else:
             after = self._position(since_event_id, caller)
             found = list(islice(wanted(self._announcements, terms, after, upto), max_events + 1))
@@ -76,10 +77,13 @@ class Polling:
             return
         if len(done | positions) > MOST_AHEAD:
             raise InvalidFields(FieldProblem("event_ids", "too_far", "acknowledge the earlier ones first"))
-        window = self._window(subscription, after, done, self._announcements.last_position())
+        last = self._announcements.last_position()
+        window = self._window(subscription, after, done, last, subscription.buffer_size)
         left = [announced.position for announced in window if announced.position not in positions]
         cursor = left[0] - 1 if left else window[-1].position if window else after
-        event = acknowledged(self._ids.new("ack"), subscription_id, tuple(sorted(positions)), cursor, self._clock.now())
+        event = acknowledged(
+            self._ids.new("ack"), subscription_id, tuple(sorted(positions)), after, cursor, self._clock.now()
+        )
         self._store.record(event, by=caller.provenance)
 
     def _cursor(self, subscription: Subscription) -> tuple[int, frozenset[int]]:
@@ -88,14 +92,16 @@ class Polling:
             raise NotFound(Subscription.TOPIC, subscription.id)
         return cursor
 
-    def _window(self, subscription: Subscription, after: int, done: frozenset[int], upto: int) -> list[Announced]:
-        """As many as the buffer holds of those that are not dealt with."""
+    def _window(
+        self, subscription: Subscription, after: int, done: frozenset[int], upto: int, most: int
+    ) -> list[Announced]:
+        """The first of those that are not dealt with."""
         left = (
             announced
             for announced in wanted(self._announcements, subscription.terms(), after, upto)
             if announced.position not in done
         )
-        return list(islice(left, subscription.buffer_size))
+        return list(islice(left, most))
 
     def _position(self, event_id: str, caller: Caller) -> int:
         found = self._announcements.positions(caller.tenant_id, [event_id])

@@ -124,6 +124,8 @@ class Subscriptions:
     def revise(self, subscription_id: str, changes: Changes, caller: Caller) -> None:
         """Raises NotFound, InvalidFields, Denied."""
         subscription = self._load(subscription_id, caller)
+        if changes.status is not UNSET and not subscription.is_webhook:
+            raise InvalidFields(FieldProblem("status", "not_a_webhook", "polling needs no pause"))
         wish = _revised(_wish_of(subscription), changes)
         if (wish.url is None) is subscription.is_webhook:
             raise InvalidFields(
@@ -208,6 +210,7 @@ class Subscriptions:
         delivery = self._store.load(Delivery, delivery_id, caller.tenant_id)
         if delivery.subscription_id != subscription_id:
             raise NotFound(Delivery.TOPIC, delivery_id)
+        require_within_limits([delivery.path], caller)
         delivery.reopen(self._clock.now())
         self._store.record(delivery, by=caller.provenance)
 
@@ -239,14 +242,15 @@ class Subscriptions:
         return plan
 
     def _plan(self, subscription: Subscription, since: int | datetime, until: int | datetime | None) -> ReplayPlan:
-        def position(of: int | datetime, *, inclusive: bool) -> int:
-            if isinstance(of, int):
-                return of if inclusive else of - 1
-            return self._announcements.last_at(subscription.tenant_id, of, inclusive=inclusive)
-
-        last = self._announcements.last_position()
-        after = min(last, max(0, position(since, inclusive=False)))
-        upto = last if until is None else max(after, min(last, position(until, inclusive=True)))
+        tenant_id, last = subscription.tenant_id, self._announcements.last_position()
+        if isinstance(since, datetime):
+            first = self._announcements.first_since(tenant_id, since)
+            after = last if first is None else first - 1
+        else:
+            after = min(last, max(0, since - 1))
+        if isinstance(until, datetime):
+            until = self._announcements.last_until(tenant_id, until)
+        upto = last if until is None else max(after, min(last, until))
         count = sum(1 for _ in wanted(self._announcements, subscription.terms(), after, upto))
         return ReplayPlan(after, upto, count)
 

@@ -12,11 +12,13 @@ from domain.event import DomainEvent
 
 @dataclass(frozen=True)
 class Acknowledged(DomainEvent):
-    """The events at `positions` are dealt with, and so is everything up to `cursor`."""
+    """The events at `positions` are dealt with, and so is everything up to `cursor`. It was `after` when this was worked
+    out: where it stands before that now, somebody asked for all again meanwhile, and nothing of this counts."""
 
     TOPIC = "acknowledgement.acknowledged"
     subscription_id: str
     positions: tuple[int, ...]
+    after: int
     cursor: int
 
 
@@ -36,9 +38,9 @@ for event_class in (Acknowledged, Rewound):
 
 
 def acknowledged(
-    event_id: str, subscription_id: str, positions: tuple[int, ...], cursor: int, now: datetime
+    event_id: str, subscription_id: str, positions: tuple[int, ...], after: int, cursor: int, now: datetime
 ) -> Acknowledged:
-    return Acknowledged(event_id, 1, now, subscription_id, positions, cursor)
+    return Acknowledged(event_id, 1, now, subscription_id, positions, after, cursor)
 
 
 def rewound(event_id: str, subscription_id: str, cursor: int, now: datetime) -> Rewound:

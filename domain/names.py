@@ -4,8 +4,9 @@ A name here is a `str` that `normalise_dns_name` gave back; a wildcard keeps its
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 
 import idna
 
@@ -46,6 +47,17 @@ def name_matches(glob: str, dns_name: str) -> bool:
     """In a glob `*` stands for any characters and `?` for one. A wildcard name stands for every label, so that only a
     glob that begins with `*` takes it."""
     return fnmatchcase(dns_name, glob) and (glob.startswith("*") or not dns_name.startswith(WILDCARD))
+
+
+def any_glob_takes(globs: Sequence[str]) -> Callable[[str], bool]:
+    """`name_matches` for many at once, made ready for many names."""
+    of_names = re.compile("|".join(map(translate, globs)))
+    of_wildcards = re.compile("|".join(translate(glob) for glob in globs if glob.startswith("*")) or r"(?!)")
+
+    def takes(dns_name: str) -> bool:
+        return (of_wildcards if dns_name.startswith(WILDCARD) else of_names).match(dns_name) is not None
+
+    return takes
 
 
 def names_for_certificate(texts: Sequence[str], is_public_suffix: Callable[[str], bool]) -> tuple[str, ...]:

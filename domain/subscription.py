@@ -5,9 +5,10 @@ owed follows from the events alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 from eventsourcing.domain import BaseAggregate
@@ -15,7 +16,7 @@ from eventsourcing.domain import BaseAggregate
 from domain.announcement import Announced, EventType
 from domain.event import DomainEvent, InitialEvent
 from domain.globs import GlobIndex
-from domain.names import name_matches
+from domain.names import any_glob_takes
 
 Status = Literal["active", "paused", "disabled", "ended"]
 
@@ -117,6 +118,7 @@ class Subscription(BaseAggregate[str]):
 
         def apply(self, aggregate: Subscription) -> None:
             aggregate.status = "active"
+            aggregate.tried_since = self.timestamp
 
     class Disabled(Event):
         """Nothing is owed any longer, and what was owed is given up."""
@@ -135,7 +137,7 @@ class Subscription(BaseAggregate[str]):
 
         def apply(self, aggregate: Subscription) -> None:
             aggregate.status = "active"
-            aggregate.enabled_at = self.timestamp
+            aggregate.tried_since = self.timestamp
 
     class SecretRotated(Event):
         TOPIC = "subscription.secret_rotated"
@@ -217,7 +219,7 @@ class Subscription(BaseAggregate[str]):
         self.ca_bundle_pem = target.ca_bundle_pem if target else None
         self.secrets: tuple[SigningSecret, ...] = (SigningSecret(target.sealed_secret_id, None),) if target else ()
         self.status: Status = "active"
-        self.enabled_at = timestamp
+        self.tried_since = timestamp
         self.replays: tuple[Replay, ...] = ()
 
     @classmethod
@@ -373,5 +375,11 @@ class Audience:
         return [terms for terms in found if terms.ask_for(announced)]
 
 
-def _any_taken(globs: Iterable[str], dns_names: Iterable[str]) -> bool:
-    return any(name_matches(glob, dns_name) for glob in globs for dns_name in dns_names)
+def _any_taken(globs: tuple[str, ...], dns_names: Iterable[str]) -> bool:
+    takers = _takers(globs)
+    return any(takers(dns_name) for dns_name in dns_names)
+
+
+@lru_cache(maxsize=4096)
+def _takers(globs: tuple[str, ...]) -> Callable[[str], bool]:
+    return any_glob_takes(globs)

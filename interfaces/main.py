@@ -139,6 +139,7 @@ def assemble(settings: Settings) -> Iterator[Parts]:
         registrar = AcmeClient(egress, f"ScaiVault/{VERSION}", INTERACTIVE_SECONDS)  # somebody waits for its answers
         stack.callback(registrar.close)
         front = stack.enter_context(ThreadPoolExecutor(FRONT_THREADS, thread_name_prefix="front"))
+        pollers = stack.enter_context(ThreadPoolExecutor(FRONT_THREADS, thread_name_prefix="poll"))
         sender = HttpWebhookSender(egress)
         stack.callback(sender.close)
         webhooks = Webhooks(keys, sender, signed_headers, clock)
@@ -198,10 +199,11 @@ def assemble(settings: Settings) -> Iterator[Parts]:
                 subscriptions=Subscriptions(store, keys, views, egress.require_dialable, webhooks, clock, ids),
                 polling=Polling(store, views, views, clock, ids),
                 responses=responses,
-                long_polls=LongPolls(views.announced, lambda asking: views.still_so(asking, clock.now()), front),
+                long_polls=LongPolls(views.announced, lambda asking: views.still_so(asking, clock.now()), pollers),
                 clock=clock,
                 ids=ids,
                 front=front,
+                pollers=pollers,
                 outside=BoundedSemaphore(OUTSIDE_CALLS),
                 catch_up_audit=lambda: catch_up(pool, AUDIT_LOG, history.read),
                 is_ready=lambda: None if is_migrated(pool) else "the database is not migrated: run scaivault migrate",

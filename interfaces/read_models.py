@@ -70,8 +70,11 @@ class ReadModels:
     def positions(self, tenant_id: str, event_ids: Sequence[str]) -> Mapping[str, int]:
         return ANNOUNCEMENTS.positions(self._pool, tenant_id, event_ids)
 
-    def last_at(self, tenant_id: str, at: datetime, *, inclusive: bool) -> int:
-        return ANNOUNCEMENTS.last_at(self._pool, tenant_id, at, inclusive=inclusive)
+    def first_since(self, tenant_id: str, at: datetime) -> int | None:
+        return ANNOUNCEMENTS.first_since(self._pool, tenant_id, at)
+
+    def last_until(self, tenant_id: str, at: datetime) -> int:
+        return ANNOUNCEMENTS.last_until(self._pool, tenant_id, at)
 
     def last_position(self) -> int:
         return ANNOUNCEMENTS.last(self._pool)

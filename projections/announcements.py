@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 from psycopg import Cursor
 from psycopg.rows import TupleRow
-from psycopg.sql import SQL
 
 from domain.announcement import Announced, announcement_of, causation
 from domain.provenance import Recorded
@@ -74,12 +73,18 @@ CREATE INDEX ON announcements (tenant_id, at)"""
         with pool.connection() as connection:
             return dict(connection.execute(query, [tenant_id, list(event_ids)]).fetchall())
 
-    def last_at(self, pool: Pool, tenant_id: str, at: datetime, *, inclusive: bool) -> int:
-        """The position of the tenant's last one before that time, or with `inclusive` at it too; 0 where there is
-        none."""
-        query = SQL("SELECT coalesce(max(position), 0) FROM announcements WHERE tenant_id = %s AND at {} %s")
+    def first_since(self, pool: Pool, tenant_id: str, at: datetime) -> int | None:
+        """The lowest position of the tenant's at that time or later. Times need not rise with positions."""
+        query = "SELECT min(position) FROM announcements WHERE tenant_id = %s AND at >= %s"
         with pool.connection() as connection:
-            row = connection.execute(query.format(SQL("<=" if inclusive else "<")), [tenant_id, at]).fetchone()
+            row = connection.execute(query, [tenant_id, at]).fetchone()
+        return row[0] if row else None
+
+    def last_until(self, pool: Pool, tenant_id: str, at: datetime) -> int:
+        """The highest position of the tenant's up to that time; 0 where there is none."""
+        query = "SELECT coalesce(max(position), 0) FROM announcements WHERE tenant_id = %s AND at <= %s"
+        with pool.connection() as connection:
+            row = connection.execute(query, [tenant_id, at]).fetchone()
         return row[0] if row else 0
 
     def last(self, pool: Pool) -> int:

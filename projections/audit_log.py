@@ -86,7 +86,9 @@ RULES: Mapping[type[DomainEvent], Rule] = {
         "subscription_create", SUBSCRIPTION, lambda e: {"url": e.target.url if e.target else None}
     ),
     Subscription.Revised: Rule(
-        "subscription_update", SUBSCRIPTION, lambda e: {"url": e.url, "paths": e.paths, "events": e.event_types}
+        "subscription_update",
+        SUBSCRIPTION,
+        lambda e: {"url": e.url, "paths": e.paths, "events": e.event_types, "identity_id": e.identity_id},
     ),
     Subscription.Paused: Rule("subscription_update", SUBSCRIPTION, lambda _: {"status": "paused"}),
     Subscription.Resumed: Rule("subscription_update", SUBSCRIPTION, lambda _: {"status": "active"}),

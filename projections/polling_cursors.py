@@ -17,7 +17,7 @@ ACKNOWLEDGE = """
 UPDATE polling_cursors SET position = greatest(position, %(cursor)s), acknowledged = ARRAY(
     SELECT DISTINCT p FROM unnest(acknowledged || %(positions)s::bigint[]) AS p
     WHERE p > greatest(position, %(cursor)s) ORDER BY p
-) WHERE subscription_id = %(subscription_id)s
+) WHERE subscription_id = %(subscription_id)s AND position >= %(after)s
 """
 REWIND = """
 UPDATE polling_cursors SET position = least(position, %(cursor)s), acknowledged = ARRAY(
@@ -43,8 +43,8 @@ CREATE TABLE polling_cursors (
             match recorded.event:
                 case Subscription.Subscribed(target=None):
                     cursor.execute(BEGIN, [recorded.event.originator_id, recorded.position])
-                case Acknowledged(subscription_id=subscription_id, positions=positions, cursor=position):
-                    acknowledged = {"cursor": position, "positions": list(positions)}
+                case Acknowledged(subscription_id=subscription_id, positions=positions, after=after, cursor=position):
+                    acknowledged = {"after": after, "cursor": position, "positions": list(positions)}
                     cursor.execute(ACKNOWLEDGE, {**acknowledged, "subscription_id": subscription_id})
                 case Rewound(subscription_id=subscription_id, cursor=position):
                     cursor.execute(REWIND, {"cursor": position, "subscription_id": subscription_id})

@@ -206,11 +206,12 @@ class MemoryStore(ApplicationRecorder):
                 self._rows[claim.process, claim.subject].lease_until = self._clock.now() + lease
             return held
 
-    def release(self, claim: Claim, retry_in: timedelta) -> None:
+    def release(self, claim: Claim, retry_in: timedelta, *, counted: bool = True) -> None:
         with self._lock:
             row = self._rows.get((claim.process, claim.subject))
             if row is not None and row.fence == claim.fence:
                 row.lease_until = None
+                row.attempts -= 0 if counted or row.attempts == 0 else 1
                 if retry_in:
                     row.due_at = max(row.due_at, self._clock.now() + retry_in)
 

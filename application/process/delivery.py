@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+import structlog
+
 from application.announcements import Announcements
+from application.errors import StoreUnavailable
 from application.event_store import EventStore, History
 from application.ports import Chance, Clock, ResponseLog
 from application.process.breaker import Breaker
@@ -23,6 +26,8 @@ from domain.subscription import ONLY_FAILURES_FOR, Subscription
 
 NAME = PROCESS
 MOST_CONFLICTS = 5
+
+log = structlog.get_logger()
 
 
 class Attempt(Step, frozen=True): ...
@@ -108,15 +113,25 @@ class Deliveries:
         if subscription.status in {"disabled", "ended"}:
             delivery.abandon(f"the subscription is {subscription.status}", self._clock.now())
             return self._record(delivery, claim=claim)
+        if subscription.status == "paused":
+            return False
         announced = self._announcements.announced_at(delivery.position)
         outcome = self._webhooks.send(subscription, announced.event_id, announced.event_type, announced.body)
         if outcome.is_taken:
             self._breaker.succeeded(subscription.id)
         else:
             self._breaker.failed(subscription.id, outcome.duration_ms / 1000)
-        if outcome.status is not None and (outcome.text or delivery.attempts):
-            self._responses.keep(delivery.id, outcome.status, outcome.text)
-        return self._report(delivery, subscription, outcome, claim)
+        is_held = self._report(delivery, subscription, outcome, claim)
+        if outcome.status is not None and (outcome.text or delivery.attempts > 1):
+            self._keep(delivery.id, outcome.status, outcome.text)
+        return is_held
+
+    def _keep(self, delivery_id: str, status: int, text: str) -> None:
+        """It is a convenience, for which nothing else may fail."""
+        try:
+            self._responses.keep(delivery_id, status, text)
+        except StoreUnavailable as failure:
+            log.warning("store_unavailable", detail=failure.detail)
 
     def _report(self, delivery: Delivery, subscription: Subscription, outcome: Outcome, claim: Claim) -> bool:
         """What was learnt outside is not lost to somebody who changed the same thing meanwhile."""
@@ -142,7 +157,7 @@ class Deliveries:
             outcome.status, outcome.detail, outcome.retry_after_seconds, outcome.duration_ms, self._chance(), now
         )
         since = self._failing_since(subscription.id)
-        if since is not None and now - max(since, subscription.enabled_at) >= ONLY_FAILURES_FOR:
+        if since is not None and now - max(since, subscription.tried_since) >= ONLY_FAILURES_FOR:
             subscription.disable("only_failures", now)
 
     def _record(self, delivery: Delivery, *others: Subscription, claim: Claim) -> bool:

@@ -41,12 +41,13 @@ class FanOut:
         audience = self._audience_after(events[0].position - 1)
         owed: list[tuple[Delivery, Provenance]] = []
         for announced in events:
+            cursor.execute("SELECT 1")  # a sign of life: the follower's transaction is not idle
             for terms in audience.of(announced):
                 owed.append((owe(terms, announced, None, self._clock), _provenance(announced)))
                 if len(owed) == TOGETHER:
                     self._record(owed)
                     owed.clear()
-                    cursor.execute("SELECT 1")  # a sign of life: the follower's transaction is not idle
+                    cursor.execute("SELECT 1")
         self._record(owed)
 
     def _audience_after(self, position: int) -> Audience:

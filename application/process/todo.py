@@ -93,8 +93,9 @@ class TodoList(Protocol):
     def extend(self, claims: Collection[Claim], lease: timedelta) -> Collection[Claim]:
         """A heartbeat: those of the claims that are still held, their leases counted anew from now."""
 
-    def release(self, claim: Claim, retry_in: timedelta) -> None:
-        """Gives a row back without progress. Nothing happens if it is held by somebody else by now."""
+    def release(self, claim: Claim, retry_in: timedelta, *, counted: bool = True) -> None:
+        """Gives a row back. Only what is `counted`, or never given back, is among the `attempts` of the next claim.
+        Nothing happens if it is held by somebody else by now."""
 
 
 class Process(Protocol):

@@ -4,6 +4,7 @@ no longer in force."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from itertools import islice
 from typing import assert_never
 
@@ -64,48 +65,42 @@ class Upkeep:
         return NO_LIMITS
 
     def perform(self, claim: Claim) -> None:
-        """Steps in a row, for as long as the claim is held."""
-        is_held = True
-        while is_held:
-            subscription = self._store.load(Subscription, claim.subject)
-            step = next_step(subscription)
-            if step is None:
-                return
+        """One step: a long replay takes turns with others."""
+        subscription = self._store.load(Subscription, claim.subject)
+        step = next_step(subscription)
+        if step is not None:
             with logged_step(step, subscription_id=subscription.id):
-                is_held = self._perform(step, subscription, claim)
+                self._perform(step, subscription, claim)
 
     def give_up(self, claim: Claim) -> None:
         """There is nothing that a subscription could be spared."""
 
-    def _perform(self, step: UpkeepStep, subscription: Subscription, claim: Claim) -> bool:
-        """Whether the claim is held for another step."""
+    def _perform(self, step: UpkeepStep, subscription: Subscription, claim: Claim) -> None:
         match step:
             case OweReplay():
-                return self._owe(subscription, subscription.replays[0], claim)
+                self._owe(subscription, subscription.replays[0], claim)
             case ShredSecrets():
-                return self._shred(subscription, claim)
+                self._shred(subscription, step.due_at, claim)
             case _:
                 assert_never(step)
 
-    def _owe(self, subscription: Subscription, replay: Replay, claim: Claim) -> bool:
+    def _owe(self, subscription: Subscription, replay: Replay, claim: Claim) -> None:
         terms = subscription.terms()
         events = list(islice(wanted(self._announcements, terms, replay.after, replay.upto), TOGETHER))
         deliveries = [owe(terms, announced, replay.id, self._clock) for announced in events]
         is_last = len(events) < TOGETHER
         subscription.replay_advanced(replay.id, replay.upto if is_last else events[-1].position, self._clock.now())
-        by = self._by(subscription)
-        return self._store.record(*deliveries, subscription, by=by, claim=claim)
+        self._store.record(*deliveries, subscription, by=self._by(subscription), claim=claim)
 
-    def _shred(self, subscription: Subscription, claim: Claim) -> bool:
-        now = self._clock.now()
+    def _shred(self, subscription: Subscription, due_at: datetime, claim: Claim) -> None:
+        """That it is due was said by the clock of the to-do list, which is right where ours is behind."""
+        now = max(due_at, self._clock.now())
         ended = tuple(
             secret.sealed_id for secret in subscription.secrets if secret.until is not None and secret.until <= now
         )
-        if not ended:
-            return False
         self._keys.shred(ended)
         subscription.secrets_shredded(ended, now)
-        return self._store.record(subscription, by=self._by(subscription), claim=claim)
+        self._store.record(subscription, by=self._by(subscription), claim=claim)
 
     def _by(self, subscription: Subscription) -> Provenance:
         return of_process(NAME, self._history.origin(subscription.id), subscription.id, subscription.version)

@@ -75,14 +75,14 @@ class Worker:
         return min(LONGEST_IDLE_SECONDS, max(0.01, claimed.next_due_in.total_seconds()))
 
     def _work(self, claim: Claim) -> None:
-        retry_in = LONGEST_CRASHED_RETRY
+        retry_in, has_crashed = LONGEST_CRASHED_RETRY, True
         try:
-            retry_in = self._perform(claim)
+            retry_in, has_crashed = self._perform(claim)
         finally:  # also when not even the log can be written: a claim that is held for nothing is never given up
-            self._give_back(claim, retry_in)
+            self._give_back(claim, retry_in, has_crashed=has_crashed)
 
-    def _perform(self, claim: Claim) -> timedelta:
-        """After how long the row may be claimed again, if it is still there."""
+    def _perform(self, claim: Claim) -> tuple[timedelta, bool]:
+        """After how long the row may be claimed again, if it is still there, and whether this counts as a crash."""
         started = monotonic()
         outcome, retry_in = "done", timedelta()
         with structlog.contextvars.bound_contextvars(process=claim.process, subject=claim.subject):
@@ -103,7 +103,7 @@ class Worker:
                     self._give_up(claim)
             duration_ms = round((monotonic() - started) * 1000)
             log.debug("claim_worked_off", outcome=outcome, attempts=claim.attempts, duration_ms=duration_ms)
-        return retry_in
+        return retry_in, outcome == "crashed"
 
     def _give_up(self, claim: Claim) -> None:
         try:
@@ -111,9 +111,9 @@ class Worker:
         except Exception:
             log.exception("giving_up_crashed", attempts=claim.attempts)
 
-    def _give_back(self, claim: Claim, retry_in: timedelta) -> None:
+    def _give_back(self, claim: Claim, retry_in: timedelta, *, has_crashed: bool) -> None:
         try:
-            self._todo.release(claim, retry_in)
+            self._todo.release(claim, retry_in, counted=has_crashed)
         except StoreUnavailable as failure:
             log.warning("store_unavailable", detail=failure.detail)
         except Exception:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 from litestar import Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from application.subscriptions import is_within_limits
 from domain.delivery import DEAD_LETTERS_KEPT
 from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import RequestBody
@@ -18,6 +20,8 @@ from interfaces.http.problems import ERRORS
 from interfaces.http.subscriptions import READ, WRITE, visible
 from interfaces.http.views import listed, one
 from projections.deliveries import DELIVERIES, DeliveryStatus, DeliveryView
+
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class DeliveryDetail(DeliveryView, frozen=True):
@@ -35,8 +39,8 @@ class DeliveryList(msgspec.Struct, frozen=True):
 class ReplayFrom(RequestBody, frozen=True, rename={"since": "from", "until": "to"}):
     """Positions (`sequence`) or times; both ends are included."""
 
-    since: int | datetime
-    until: int | datetime | None = None
+    since: int | Time
+    until: int | Time | None = None
     dry_run: bool = False
 
 
@@ -65,7 +69,12 @@ def list_deliveries(
     matching = {"subscription_id": subscription_id} | ({} if status is None else {"status": status})
     oldest = services.clock.now() - DEAD_LETTERS_KEPT
     views, cursor = listed(
-        DELIVERIES, services, caller, page, matching, is_visible=lambda view: not _is_forgotten(view, oldest)
+        DELIVERIES,
+        services,
+        caller,
+        page,
+        matching,
+        is_visible=lambda view: not _is_forgotten(view, oldest) and is_within_limits([view.path], caller),
     )
     bodies = services.responses.of([view.id for view in views])
     details = [_detail(view, bodies.get(view.id)) for view in views]

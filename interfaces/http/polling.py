@@ -74,7 +74,7 @@ async def poll(
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
     while True:
-        pending = await loop.run_in_executor(services.front, look)
+        pending = await loop.run_in_executor(services.pollers, look)
         if pending.events or loop.time() >= end:
             return _answer(pending.events, has_more=pending.has_more)
         waiting = services.long_polls.wait(pending.terms, pending.upto, caller.token_id, end - loop.time())
@@ -91,7 +91,7 @@ async def acknowledge(
     if not 1 <= len(data.event_ids) <= MOST_AT_ONCE:
         raise InvalidFields(FieldProblem("event_ids", "out_of_range", f"between 1 and {MOST_AT_ONCE} ids"))
     polling, loop = services.polling, asyncio.get_running_loop()
-    await loop.run_in_executor(services.front, polling.acknowledge, subscription_id, data.event_ids, caller)
+    await loop.run_in_executor(services.pollers, polling.acknowledge, subscription_id, data.event_ids, caller)
     return Acknowledged(len(data.event_ids))
 
 

@@ -24,7 +24,7 @@ from interfaces.postgres.response_log import PostgresResponseLog
 
 @dataclass(frozen=True)
 class Services:
-    """`front` are the threads that check tokens and readiness, so that slow handlers hold up neither. `outside` bounds
+    """`front` are the threads that check tokens and readiness, so that slow handlers hold up neither; `pollers` those that look for polls. `outside` bounds
     how many requests may wait for somebody outside at the same time. `catch_up_audit` brings the audit log up to the last
     event; `is_ready` says what is missing, if anything."""
 
@@ -43,6 +43,7 @@ class Services:
     clock: Clock
     ids: Ids
     front: ThreadPoolExecutor
+    pollers: ThreadPoolExecutor
     outside: BoundedSemaphore
     catch_up_audit: Callable[[], object]
     is_ready: Callable[[], str | None]

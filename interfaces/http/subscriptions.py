@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Literal
 
@@ -142,13 +143,14 @@ def subscribe(data: JSONBody[Subscribe], caller: FromToken, services: FromApp) -
         ordered=to.ordered,
         buffer_size=to.buffer_size,
     )
-    with outside_call(services):  # the address is looked up
+    with outside_call(services) if to.url is not None else nullcontext():  # the address is looked up
         subscription_id, generated = services.subscriptions.subscribe(wish, _secret(to.secret), caller)
     fields = msgspec.structs.asdict(_detail(services, _view(services, caller, subscription_id)))
     terms = msgspec.structs.asdict(fields["delivery"])
     shown_once = TermsShownOnce(**terms, secret=generated.reveal_text() if generated else None)
     subscribed = Subscribed(**{**fields, "delivery": shown_once})
-    return Response(subscribed, status_code=201, headers={"Location": f"/v1/subscriptions/{subscription_id}"})
+    headers = {"Location": f"/v1/subscriptions/{subscription_id}", "Cache-Control": "no-store"}
+    return Response(subscribed, status_code=201, headers=headers)
 
 
 @get("/subscriptions", opt={"scope": READ}, responses=ERRORS, sync_to_thread=True)
@@ -181,7 +183,7 @@ def revise_subscription(
         identity_id=data.identity_id,
         status=data.status,
     )
-    with outside_call(services):  # a new address is looked up
+    with outside_call(services) if to.url is not UNSET else nullcontext():  # a new address is looked up
         services.subscriptions.revise(subscription_id, changes, caller)
     return _detail(services, _view(services, caller, subscription_id))
 
@@ -204,7 +206,7 @@ def rotate_secret(
     caller: FromToken,
     services: FromApp,
     data: JSONBody[RotateSecret | None] = None,
-) -> Rotated:
+) -> Response[Rotated]:
     """During the overlap deliveries are signed with both, the new one first."""
     wanted = data or RotateSecret()
     try:
@@ -212,7 +214,8 @@ def rotate_secret(
     except ValueError as problem:
         raise InvalidFields(FieldProblem("overlap", "invalid_duration", str(problem))) from None
     generated, until = services.subscriptions.rotate_secret(subscription_id, _secret(wanted.secret), overlap, caller)
-    return Rotated(until.replace(microsecond=0), generated.reveal_text() if generated else None)
+    rotated = Rotated(until.replace(microsecond=0), generated.reveal_text() if generated else None)
+    return Response(rotated, headers={"Cache-Control": "no-store"})
 
 
 @post(

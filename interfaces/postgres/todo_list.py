@@ -68,10 +68,10 @@ WHERE todo.process = held.process AND todo.subject = held.subject AND todo.fence
 RETURNING todo.fence
 """
 RELEASE = """
-UPDATE todo SET lease_until = NULL, due_at = greatest(due_at, clock_timestamp() + %s)
+UPDATE todo SET lease_until = NULL, attempts = CASE WHEN %s THEN attempts ELSE greatest(attempts - 1, 0) END,
+    due_at = CASE WHEN %s THEN greatest(due_at, clock_timestamp() + %s) ELSE due_at END
 WHERE process = %s AND subject = %s AND fence = %s
 """
-HAND_BACK = "UPDATE todo SET lease_until = NULL WHERE process = %s AND subject = %s AND fence = %s"
 
 
 class PostgresTodoList:
@@ -101,13 +101,10 @@ class PostgresTodoList:
             fences = {fence for (fence,) in connection.execute(EXTEND, [lease, *held]).fetchall()}
         return [claim for claim in claims if claim.fence in fences]
 
-    def release(self, claim: Claim, retry_in: timedelta) -> None:
+    def release(self, claim: Claim, retry_in: timedelta, *, counted: bool = True) -> None:
         row = [claim.process, claim.subject, claim.fence]
         with self._pool.connection() as connection:
-            if retry_in:
-                connection.execute(RELEASE, [retry_in, *row])
-            else:
-                connection.execute(HAND_BACK, row)
+            connection.execute(RELEASE, [counted, bool(retry_in), retry_in, *row])
 
 
 def _claim_in_lanes(

@@ -261,7 +261,7 @@ def test_so_many_are_owed_in_one_append_and_the_follower_shows_that_it_lives(wor
     cursor = FakeCursor()
     world.fan_out.apply(cursor, world.views.announced(0, ALL))
     assert world.calls.made.count("store.insert_events") == 3
-    assert cursor.executed == 3
+    assert cursor.executed == TOGETHER + 3
     assert {len(world.owed(each)) for each in subscribers} == {TOGETHER}
     owed = world.owed()
     assert len({event.originator_id for event in owed}) == len(owed) == 3 * TOGETHER

@@ -110,10 +110,6 @@ def test_where_there_is_nothing_to_replay_nothing_is_recorded(world: World) -> N
         assert replay(world, subscription_id) == 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: a replay from a time passes over an event of that time behind which stands one of an earlier time",
-)
 def test_a_replay_from_a_time_on_has_all_events_since_whatever_their_order(world: World) -> None:
     world.clock.advance(HOUR)
     since = world.clock.now()
@@ -259,17 +255,13 @@ def test_a_subscription_is_never_given_up(world: World) -> None:
     assert len(positions(world, subscription_id)) == 3
 
 
-def test_what_is_not_yet_to_be_destroyed_is_left(world: World) -> None:
+def test_what_is_due_by_the_lists_clock_is_destroyed_also_where_ours_is_behind(world: World) -> None:
     subscription_id = world.subscribe()
     world.subscriptions.rotate_secret(subscription_id, None, HOUR, OWNER)
     world.clock.advance(HOUR)
     claim = world.claim_one(NAME)
     world.clock.advance(-timedelta(microseconds=1))  # the store's clock was ahead of ours
-    with world.records_nothing():
-        world.processes[NAME].perform(claim)
-    assert world.sealed.sealed == 2
-    world.recorder.release(claim, timedelta())
-    world.run_until_quiet()
+    world.processes[NAME].perform(claim)
     assert world.sealed.sealed == 1
 
 
@@ -304,7 +296,8 @@ def test_a_replay_and_a_destruction_make_as_many_calls_as_are_tried_here(world: 
     world.subscriptions.replay(subscription_id, 1, None, OWNER, dry_run=False)
     world.clock.advance(timedelta(seconds=1))
     world.calls.made.clear()
-    world.work(world.claim_one(NAME))
+    for _ in range(2):
+        world.work(world.claim_one(NAME))
     assert world.calls.made == CALLS
 
 

@@ -76,13 +76,12 @@ def test_they_agree_on_where_an_event_stands(models: Sequence[Models], views: Vi
     assert mine == theirs
     assert len(mine[0]) > 9
 
-    def last_at(model: Models) -> list[int]:
+    def last_at(model: Models) -> list[tuple[int | None, int]]:
         return [
-            model.last_at(tenant, each.at + later, inclusive=inclusive)
+            (model.first_since(tenant, each.at + later), model.last_until(tenant, each.at + later))
             for tenant in (TENANT, OTHER_TENANT)
             for each in announced
             for later in (-MOMENT, timedelta(), MOMENT)
-            for inclusive in (False, True)
         ]
 
     mine_at, theirs_at = map(last_at, models)

@@ -227,9 +227,11 @@ class Views:
     def positions(self, tenant_id: str, event_ids: Sequence[str]) -> Mapping[str, int]:
         return {each.event_id: each.position for each in self._announced.of(tenant_id) if each.event_id in event_ids}
 
-    def last_at(self, tenant_id: str, at: datetime, *, inclusive: bool) -> int:
-        until = [each for each in self._announced.of(tenant_id) if each.at < at or (inclusive and each.at == at)]
-        return max((each.position for each in until), default=0)
+    def first_since(self, tenant_id: str, at: datetime) -> int | None:
+        return min((each.position for each in self._announced.of(tenant_id) if each.at >= at), default=None)
+
+    def last_until(self, tenant_id: str, at: datetime) -> int:
+        return max((each.position for each in self._announced.of(tenant_id) if each.at <= at), default=0)
 
     def last_position(self) -> int:
         return max((each.position for each in self._announced.all), default=0)

@@ -174,7 +174,7 @@ class World:
             retry_in = CRASHED_RETRY
         except (LeaseLost, VersionConflict):
             pass
-        self.recorder.release(claim, retry_in)
+        self.recorder.release(claim, retry_in, counted=False)
 
     def claim(self, process: str, limit: int = 16) -> Claimed:
         return self.recorder.claim(process, limit, LEASE, self.processes[process].lane_limits())

@@ -42,7 +42,7 @@ from tests.fakes import ALL, FakeClock, MemoryStore
 LEASE = timedelta(seconds=15)
 HOUR = timedelta(hours=1)
 BY = Provenance("tnt_default", "token", "tok_1", "req_1", "order@3", "192.0.2.1", "curl/8")
-IN_LANES, ALONE = "delivery", "alone"
+IN_LANES, ALSO_IN_LANES, ALONE = "delivery", "also in lanes", "alone"
 Decisions = Mapping[type[BaseAggregate[str]], Decision]
 
 
@@ -80,7 +80,7 @@ class PostgresWorld:
         self.process = process
         self.pool = pool
         self.recorder = PostgresRecorder(pool, EventMapper(), INLINE)
-        self.todo: TodoList = PostgresTodoList(pool, in_lanes=[IN_LANES])
+        self.todo: TodoList = PostgresTodoList(pool, in_lanes=[IN_LANES, ALSO_IN_LANES])
         self.store = self.decide_by(decision(process))
 
     def now(self) -> datetime:
@@ -837,10 +837,10 @@ def test_lanes_and_queues_of_another_process_stand_in_nobody_s_way(lanes: World)
     def the_same(_: Token) -> Turn:
         return Turn("sub_1", "sub_1/a", 0)
 
-    store = lanes.decide_by(DECISION, expiry("another", the_same))
+    store = lanes.decide_by(DECISION, expiry(ALSO_IN_LANES, the_same))
     for number in range(MOST_IN_A_LANE):
         store.record(token(f"tok_{number}", lanes.now() - 2 * HOUR), by=BY)
-    lanes.todo.claim("another", 10, LEASE)
+    assert len(lanes.todo.claim(ALSO_IN_LANES, 10, LEASE).claims) == MOST_IN_A_LANE
     stand(lanes, "del_1", path="a")
 
     assert subjects(claims(lanes)) == ["del_1"]

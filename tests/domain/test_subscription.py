@@ -216,7 +216,7 @@ def test_a_disabled_subscription_is_enabled_by_resuming_it_and_begins_anew() -> 
     subscription = given(disable)
     subscription.resume(LATER)
     assert recorded(subscription, LATER) == [(Subscription.Enabled, {})]
-    assert (subscription.status, subscription.enabled_at) == ("active", LATER)
+    assert (subscription.status, subscription.tried_since) == ("active", LATER)
 
 
 def test_a_subscription_ends_and_with_it_its_secrets_and_replays() -> None:

@@ -59,8 +59,11 @@ def test_announcements_are_found_by_terms_id_and_time(models: ReadModels, live: 
     assert models.candidates(terms, 0, models.last_position(), 1) == wanted[:1]
     assert models.positions(TENANT, told) == {each.event_id: each.position for each in all_of_them}
     assert models.positions(OTHER_TENANT, told) == {}
-    assert models.last_position() == all_of_them[-1].position == models.last_at(TENANT, LATER, inclusive=True)
-    assert models.last_at(TENANT, LONG_AGO, inclusive=False) == 0
+    assert models.last_position() == all_of_them[-1].position == models.last_until(TENANT, LATER)
+    assert models.first_since(TENANT, LONG_AGO) == min(
+        each.position for each in all_of_them if each.tenant_id == TENANT
+    )
+    assert models.first_since(TENANT, LATER) is None
 
 
 def test_terms_pauses_and_failures_are_those_of_the_subscriptions(models: ReadModels, live: Live, story: Story) -> None:

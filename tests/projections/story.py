@@ -176,10 +176,12 @@ class Story:
         self._store.record(polling, by=BY)
         here = self._store.recorder.max_notification_id() or 0
         for number, (positions, cursor) in enumerate((((here + 2, here + 3), here), ((here + 1,), here + 3)), start=1):
-            self._store.record(acknowledged(self.id("ack", number), polling.id, positions, cursor, self.now()), by=BY)
+            self._store.record(
+                acknowledged(self.id("ack", number), polling.id, positions, here, cursor, self.now()), by=BY
+            )
         self._store.record(rewound(self.id("ack", 3), polling.id, here + 1, self.now()), by=BY)
         self._store.record(
-            acknowledged(self.id("ack", 4), polling.id, (here + 4, here + 7), here + 1, self.now()), by=BY
+            acknowledged(self.id("ack", 4), polling.id, (here + 4, here + 7), here + 1, here + 1, self.now()), by=BY
         )
 
     def tell_of_ended_subscriptions(self) -> None:
@@ -196,7 +198,7 @@ class Story:
             self._store.record(ended, by=BY)
         webhook.secrets_shredded(("sealed_1", "sealed_7"), self.now())
         self._store.record(webhook, by=of_process("subscription", BY, webhook.id, webhook.version))
-        self._store.record(acknowledged(self.id("ack", 5), polling.id, (here,), here, self.now()), by=BY)
+        self._store.record(acknowledged(self.id("ack", 5), polling.id, (here,), here - 1, here, self.now()), by=BY)
 
     def tell_of_deliveries(self) -> None:
         """One is delivered, one waits for its next attempt, one is dead, one abandoned, and one asked for again."""

@@ -277,15 +277,17 @@ def test_positions_are_told_of_the_tenants_events_that_there_are(pool: Pool, tol
 
 
 @pytest.mark.usefixtures("told")
-def test_the_last_before_a_time_is_the_tenants_own_and_strictly_before(pool: Pool) -> None:
-    def last_before(time: datetime, tenant_id: str = TENANT) -> int:
-        return ANNOUNCEMENTS.last_at(pool, tenant_id, time, inclusive=False)
-
-    assert [last_before(at(minutes)) for minutes in (0, 1, 2, 5, 99)] == [0, 0, 1, 4, 5]
-    assert last_before(at(2) + timedelta(microseconds=1)) == 2
-    assert [last_before(at(minutes), OTHER_TENANT) for minutes in (7, 8)] == [0, 7]
-    assert last_before(at(99), "tnt_3") == 0
-    assert [ANNOUNCEMENTS.last_at(pool, TENANT, at(minutes), inclusive=True) for minutes in (0, 1, 2)] == [0, 1, 2]
+def test_a_time_is_found_among_the_tenants_own_with_both_ends(pool: Pool) -> None:
+    moment = timedelta(microseconds=1)
+    assert [ANNOUNCEMENTS.first_since(pool, TENANT, at(minutes)) for minutes in (0, 1, 2, 99)] == [1, 1, 2, None]
+    assert ANNOUNCEMENTS.first_since(pool, TENANT, at(1) + moment) == 2
+    assert [ANNOUNCEMENTS.last_until(pool, TENANT, at(minutes)) for minutes in (0, 1, 2, 99)] == [0, 1, 2, 5]
+    assert ANNOUNCEMENTS.last_until(pool, TENANT, at(2) - moment) == 1
+    assert ANNOUNCEMENTS.first_since(pool, OTHER_TENANT, at(0)) == 7
+    assert (ANNOUNCEMENTS.first_since(pool, "tnt_3", at(0)), ANNOUNCEMENTS.last_until(pool, "tnt_3", at(99))) == (
+        None,
+        0,
+    )
 
 
 def test_the_last_position_is_that_of_all_tenants(pool: Pool, told: list[Recorded]) -> None:

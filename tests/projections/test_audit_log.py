@@ -179,7 +179,7 @@ def test_what_is_done_with_a_subscription_is_on_record(pool: Pool) -> None:
     assert {(row.resource_path, row.success) for row in rows} == {("subscriptions/sub_1", True)}
     assert [(row.action.removeprefix("subscription_"), row.extra_data) for row in rows] == [
         ("create", {"url": "https://hook.example/"}),
-        ("update", {"url": "https://new.example/", "paths": ["pki/a"], "events": events}),
+        ("update", {"url": "https://new.example/", "paths": ["pki/a"], "events": events, "identity_id": "tok_1"}),
         ("update", {"status": "paused"}),
         ("update", {"status": "active"}),
         ("update", {"secret": "rotated"}),
@@ -197,7 +197,7 @@ def test_polling_is_on_record_where_it_was_taken_back_and_not_where_it_went_on(p
     apply(
         pool,
         AUDIT_LOG,
-        recorded(polling, acknowledged("ack_1", "sub_1", (5,), 5, NOW), rewound("ack_2", "sub_1", 2, NOW)),
+        recorded(polling, acknowledged("ack_1", "sub_1", (5,), 4, 5, NOW), rewound("ack_2", "sub_1", 2, NOW)),
     )
 
     assert [(row.action, row.resource_path, row.extra_data) for row in page(pool, ALL)] == [

@@ -22,7 +22,7 @@ def tell(pool: Pool, *events: AcknowledgementEvent) -> None:
 
 
 def ack(cursor: int, *positions: int, of: str = "sub_1") -> AcknowledgementEvent:
-    return acknowledged("ack_1", of, positions, cursor, NOW)
+    return acknowledged("ack_1", of, positions, 0, cursor, NOW)
 
 
 def state(pool: Pool) -> tuple[int, list[int]]:
@@ -30,6 +30,13 @@ def state(pool: Pool) -> tuple[int, list[int]]:
     found = POLLING_CURSORS.one(pool, "sub_1")
     assert found is not None
     return found[0], sorted(found[1])
+
+
+def test_what_was_acknowledged_before_all_was_asked_for_again_does_not_count(pool: Pool) -> None:
+    begin(pool, 10)
+    tell(pool, ack(20, 20), rewound("ack_2", "sub_1", 12, NOW), acknowledged("ack_3", "sub_1", (21,), 20, 21, NOW))
+
+    assert state(pool) == (12, [])
 
 
 def test_who_polls_begins_where_they_subscribed(pool: Pool) -> None:

@@ -595,8 +595,7 @@ async def test_what_could_not_be_read_is_told_once_the_store_is_back() -> None:
     world.history.is_away = True
     (told,) = await world.happen("a")
     world.history.is_away = False
-    async with asyncio.timeout(100 * RETRY_SECONDS):
-        await until(lambda: bool(world.threads.given))
+    await until(lambda: bool(world.threads.given))
     await world.run()
     assert await poll == [told]
 
