@@ -21,7 +21,7 @@ from domain.acme import (
     Problem,
     Subproblem,
 )
-from domain.errors import OrderAlreadyEnded
+from domain.errors import OrderAlreadyEnded, OrderInProgress
 from domain.order import Assignment, Challenge, ErrorAtName, Order, OrderError, Record, UnseenRecord, error_of
 from tests.domain.recorded import recorded
 
@@ -928,7 +928,7 @@ class AnyCommandAtAnyTime(RuleBasedStateMachine):
 
     def ask(self, command: Callable[[], None]) -> None:
         had_ended = self.order.ended
-        with suppress(OrderAlreadyEnded):
+        with suppress(OrderAlreadyEnded, OrderInProgress):
             command()
         events = self.order.collect_events()
         self.history += events
