@@ -212,7 +212,7 @@ class Clients:
             self._expected = await asyncio.to_thread(bench.recv)
             self._have_come.clear()
             self._answers.clear()
-            await all_wait(self._url, self._token)
+            await all_wait(self._url, self._token, self._ids[0])
             bench.send([])
             if self._expected:
                 await self._have_come.wait()

@@ -154,19 +154,19 @@ async def polling(
                 await poll.open()
             for poll in polls:
                 await poll.ask(**{"timeout": LONGEST_WAIT_SECONDS, **query})
-            await all_wait(url, token)
+            await all_wait(url, token, subscription_ids[0])
             yield polls
     finally:
         for poll in polls:
             poll.hang_up()
 
 
-async def all_wait(url: str, token: str) -> None:
-    """What was asked before is waiting now: tokens and look-ups go through the same few threads, in their order."""
-    other = Asker(url, token, "/v1/pki/certificates")
+async def all_wait(url: str, token: str, subscription_id: str) -> None:
+    """What was asked before is waiting now: tokens and look-ups go through few threads, in their order."""
+    other = Asker(url, token, f"/v1/subscriptions/{subscription_id}/poll")
     await other.open()
     for _ in range(3):
-        await other.ask(limit=1)
+        await other.ask(timeout=0)
         assert (await other.told()).status == 200
     other.hang_up()
 
@@ -266,7 +266,7 @@ def test_who_hangs_up_harms_nobody_and_loses_nothing(
     async def scenario() -> Sequence[Told]:
         async with polling(api.url, token, subscription_ids) as (leaves, stays):
             leaves.hang_up(at_once=at_once)
-            await all_wait(api.url, token)
+            await all_wait(api.url, token, subscription_ids[0])
             await asyncio.to_thread(ground.issue, certificate_id)
             first = await stays.told()
             await leaves.open()
@@ -320,7 +320,7 @@ def test_many_wait_without_a_thread_each_and_one_event_wakes_those_who_want_it(
     process = psutil.Process(api.pid)
 
     async def scenario() -> None:
-        await asyncio.gather(*(all_wait(api.url, token) for _ in range(2 * FRONT_THREADS)))
+        await asyncio.gather(*(all_wait(api.url, token, subscription_ids[0]) for _ in range(2 * FRONT_THREADS)))
         before = process.num_threads()
         async with polling(api.url, token, subscription_ids) as polls:
             here = [each for each in process.net_connections("tcp") if each.status == psutil.CONN_ESTABLISHED]
@@ -329,7 +329,9 @@ def test_many_wait_without_a_thread_each_and_one_event_wakes_those_who_want_it(
 
             await asyncio.to_thread(ground.issue, certificate_ids[123])
             assert (await polls[123].told()).paths == [f"pki/certificates/{certificate_ids[123]}"]
-            await all_wait(api.url, token)  # others are answered, and what was to be told has been told
+            with Client(api.url, token) as client:  # others are answered meanwhile
+                await asyncio.to_thread(client.get, "/v1/pki/certificates", limit=1)
+            await all_wait(api.url, token, subscription_ids[0])  # what was to be told has been told
             assert all(poll.has_nothing for poll in polls)
 
             await asyncio.to_thread(ground.issue, for_all)
