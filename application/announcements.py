@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Protocol
 
 from domain.announcement import Announced
-from domain.subscription import Audience, Terms
+from domain.terms import Audience, Candidate, Terms
 
-PAGE = 500
+PAGE = 2000
 
 
 class Announcements(Protocol):
@@ -18,7 +19,10 @@ class Announcements(Protocol):
     def announced_at(self, position: int) -> Announced:
         """Raises NotFound (`event`)."""
 
-    def candidates(self, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Announced]:
+    def all_announced_at(self, positions: Sequence[int]) -> Sequence[Announced]:
+        """Those that there are, in order."""
+
+    def candidates(self, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Candidate]:
         """At most `limit` of those behind `after`, up to `upto`, among which are all that the terms ask for."""
 
     def positions(self, tenant_id: str, event_ids: Sequence[str]) -> Mapping[str, int]:
@@ -34,12 +38,25 @@ class Announcements(Protocol):
         """0 where nothing was announced yet."""
 
 
-def wanted(announcements: Announcements, terms: Terms, after: int, upto: int) -> Iterator[Announced]:
-    """What the terms ask for behind `after`, up to `upto`, in order."""
+def pages(announcements: Announcements, terms: Terms, after: int, upto: int) -> Iterator[tuple[Sequence[int], int]]:
+    """The positions of what the terms ask for behind `after`, up to `upto`, in order and page by page, each with the
+    position up to which was looked by then. A page costs much the same, whether anything of it is wanted or not."""
     audience = Audience([terms])
-    while True:
+    while after < upto:
         page = announcements.candidates(terms, after, upto, PAGE)
-        yield from (announced for announced in page if audience.of(announced))
-        if len(page) < PAGE:
-            return
-        after = page[-1].position
+        after = page[-1].position if len(page) == PAGE else upto
+        asked_for = filter(terms.ask_for, page)  # costs less than looking up the path
+        yield [candidate.position for candidate in asked_for if audience.of(candidate)], after
+
+
+def looked_through(
+    announcements: Announcements, terms: Terms, after: int, upto: int, most_pages: int, enough: int | None = None
+) -> tuple[list[int], int]:
+    """The positions of so many pages at most, or of the first ones that have `enough`, and up to where was looked."""
+    found: list[int] = []
+    for positions, looked_upto in islice(pages(announcements, terms, after, upto), most_pages):
+        found += positions
+        after = looked_upto
+        if enough is not None and len(found) >= enough:
+            break
+    return found, after

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -24,6 +25,12 @@ class CaEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_catalogue() -> Mapping[str, CaEntry]:
     text = files("application").joinpath("ca_catalogue.json").read_bytes()
     return msgspec.json.decode(text, type=dict[str, CaEntry])
+
+
+def hosts_of(catalogue: Mapping[str, CaEntry]) -> frozenset[str]:
+    """Of all directories."""
+    urls = (url for entry in catalogue.values() for url in entry.directories.values())
+    return frozenset(urlsplit(url).hostname or "" for url in urls)
 
 
 def directory_for(

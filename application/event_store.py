@@ -21,6 +21,9 @@ from domain.event import DomainEvent
 from domain.provenance import Provenance, Recorded
 
 A = TypeVar("A", bound=BaseAggregate[str])
+Decisions = Mapping[type[BaseAggregate[str]], Sequence[Decision]]
+"""By the class of the aggregate: who decides what to do next."""
+
 Subject = BaseAggregate[str] | DomainEvent
 
 
@@ -51,10 +54,14 @@ class InlineView(Protocol):
 
 
 class History(Protocol):
-    """Reads the events of all aggregates in the order in which they were recorded, and who was at the beginning."""
+    """Reads the events of all aggregates in the order in which they were recorded, those of one, and who was at its
+    beginning."""
 
     def read(self, after: int, limit: int) -> Sequence[Recorded]:
         """Those after the position `after`, at most `limit`; an event is never passed over."""
+
+    def of(self, subject_id: str) -> Sequence[Recorded]:
+        """All events of one aggregate, the first one first."""
 
     def origin(self, subject_id: str) -> Provenance:
         """Who caused the first event of an aggregate. Raises NotFound (`event`)."""
@@ -65,7 +72,7 @@ class EventStore(Application[str]):
 
     name = "scaivault"
 
-    def __init__(self, recorder: ApplicationRecorder, decisions: Mapping[type[BaseAggregate[str]], Decision]) -> None:
+    def __init__(self, recorder: ApplicationRecorder, decisions: Decisions) -> None:
         self._recorder = recorder
         self._decisions = decisions
         super().__init__()
@@ -107,9 +114,9 @@ class EventStore(Application[str]):
             subject for subject, _ in subjects if isinstance(subject, BaseAggregate) and subject.pending_events
         ]
         todo = [
-            self._decisions[type(aggregate)].item(aggregate)
+            decision.item(aggregate)
             for aggregate in aggregates
-            if type(aggregate) in self._decisions
+            for decision in self._decisions.get(type(aggregate), ())
         ]
         append = Append(events, todo, [by for _, by in pending], claim)
         try:

@@ -1,4 +1,5 @@
-"""Placing orders: for a new certificate line, or for the next version of one."""
+"""Placing orders for new certificate lines, and cancelling orders. Those for the next version of a line are placed by
+`renewals.py`."""
 
 from __future__ import annotations
 
@@ -9,11 +10,12 @@ from application.caller import Caller
 from application.event_store import EventStore, Taken
 from application.ports import Clock, Ids, PublicSuffixes
 from application.process.todo import Claim
+from application.rate_limits import RateLimits
 from domain.account import Account
 from domain.certificate import Certificate
 from domain.challenge import DNS_01, LONGEST_NAME
 from domain.dns_provider import DnsProvider, ManagedZones, provider_for
-from domain.errors import FieldProblem, InvalidFields, OrderInProgress, VersionConflict
+from domain.errors import FieldProblem, InvalidFields, VersionConflict
 from domain.names import base_name, names_for_certificate
 from domain.order import Assignment, KeyType, Order
 from domain.provenance import Provenance
@@ -31,11 +33,18 @@ class Directory(Protocol):
 
 class Orders:
     def __init__(
-        self, store: EventStore, directory: Directory, suffixes: PublicSuffixes, clock: Clock, ids: Ids
+        self,
+        store: EventStore,
+        directory: Directory,
+        suffixes: PublicSuffixes,
+        rate_limits: RateLimits,
+        clock: Clock,
+        ids: Ids,
     ) -> None:
         self._store = store
         self._directory = directory
         self._suffixes = suffixes
+        self._rate_limits = rate_limits
         self._clock = clock
         self._ids = ids
 
@@ -55,7 +64,7 @@ class Orders:
     ) -> tuple[str, bool]:
         """The order's id, and whether it is new: the same account and names in progress give the running order.
 
-        Raises InvalidFields, NotFound (account, provider), Denied."""
+        Raises InvalidFields, NotFound (account, provider), Denied, CaLimitReached."""
         dns_names = names_for_certificate(domains, self._suffixes.is_public_suffix)
         _require_challenge_type(challenge_type, dns_names)
         account = self._store.load(Account, account_id, caller.tenant_id)
@@ -65,12 +74,19 @@ class Orders:
         _require_profile(account, profile)
         if dns_provider_id is not None:
             self._store.load(DnsProvider, dns_provider_id, caller.tenant_id)
+        running = self._directory.running_order(account_id, dns_names)
+        if running is not None:
+            return running, False
+        assignments = assigned(self._directory, caller.tenant_id, dns_names, dns_provider_id)
+        cost = self._rate_limits.cost(account, dns_names)
+        if all(assignment.dns_provider_id is not None for assignment in assignments):
+            self._rate_limits.require_room(cost)
         order = Order.place(
             self._ids.new("acme_order"),
             tenant_id=caller.tenant_id,
             account_id=account_id,
             certificate_id=certificate_id,
-            assignments=self._assign(caller.tenant_id, dns_names, dns_provider_id),
+            assignments=assignments,
             challenge_type=challenge_type,
             key_type=key_type,
             auto_renew=auto_renew,
@@ -79,36 +95,12 @@ class Orders:
             preferred_chain=preferred_chain,
             renewal_reason=None,
             kept_key_id=None,
+            replaces=None,
+            ca=account.directory_url,
+            charges=cost.taken,
             now=self._clock.now(),
         )
         return self._record_or_join(order, caller.provenance)
-
-    def renew(self, certificate_id: str, *, reason: str, new_key: bool, caller: Caller) -> tuple[str, bool]:
-        """An order for the line's next version, for the same names. Raises NotFound, Denied."""
-        caller.require_certificate(certificate_id)
-        certificate = self._store.load(Certificate, certificate_id, caller.tenant_id)
-        caller.require_names(certificate.dns_names)
-        first = self._store.load(Order, certificate.versions[0].order_id)
-        order = Order.place(
-            self._ids.new("acme_order"),
-            tenant_id=certificate.tenant_id,
-            account_id=certificate.account_id,
-            certificate_id=certificate.id,
-            assignments=self._assign(certificate.tenant_id, certificate.dns_names, first.provider_of_first_name),
-            challenge_type=first.challenge_type,
-            key_type=certificate.current.key_type,
-            auto_renew=certificate.auto_renew,
-            name=certificate.name,
-            profile=first.profile,
-            preferred_chain=first.preferred_chain,
-            renewal_reason=reason,
-            kept_key_id=None if new_key else certificate.current.sealed_key_id,
-            now=self._clock.now(),
-        )
-        order_id, is_new = self._record_or_join(order, caller.provenance)
-        if not is_new and self._store.load(Order, order_id).certificate_id != certificate_id:
-            raise OrderInProgress(order_id)
-        return order_id, is_new
 
     def cancel(self, order_id: str, caller: Caller) -> None:
         """Ends it; what was written to DNS is removed. Raises NotFound, Denied, OrderAlreadyEnded, VersionConflict."""
@@ -117,10 +109,6 @@ class Orders:
         caller.require_names(order.dns_names)
         order.cancel(self._clock.now())
         record_order(self._store, order, caller.provenance)
-
-    def _assign(self, tenant_id: str, dns_names: Sequence[str], preferred_id: str | None) -> tuple[Assignment, ...]:
-        providers = self._directory.managed_zones(tenant_id)
-        return tuple(Assignment(name, provider_for(name, providers, preferred_id)) for name in dns_names)
 
     def _record_or_join(self, order: Order, by: Provenance) -> tuple[str, bool]:
         """Raises VersionConflict when orders for the same names come and go faster than we can look."""
@@ -136,6 +124,14 @@ class Orders:
         raise VersionConflict
 
 
+def assigned(
+    directory: Directory, tenant_id: str, dns_names: Sequence[str], preferred_id: str | None
+) -> tuple[Assignment, ...]:
+    """Each name with the provider whose zones hold it now."""
+    providers = directory.managed_zones(tenant_id)
+    return tuple(Assignment(name, provider_for(name, providers, preferred_id)) for name in dns_names)
+
+
 def record_order(
     store: EventStore,
     order: Order,
@@ -147,7 +143,7 @@ def record_order(
     transaction. Says whether the claim is held for another step."""
     failures = [event for event in order.pending_events if isinstance(event, Order.Failed)]
     if failures and order.is_renewal:
-        certificate = store.load(Certificate, order.certificate_id)
+        (certificate,) = companions or [store.load(Certificate, order.certificate_id)]
         certificate.renewal_failed(order.id, failures[0].error, failures[0].timestamp)
         companions = [certificate]
     return store.record(order, *companions, by=by, claim=claim)

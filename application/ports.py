@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from application.secret_value import SecretValue
-from domain.acme import AuthorizationObject, OrderObject
+from domain.acme import AuthorizationObject, OrderObject, RenewalInfo
 
 
 class Clock(Protocol):
@@ -69,7 +69,10 @@ class CertificateAuthority(Protocol):
 
         Raises also `domain.errors.InvalidFields` (`eab.hmac_key`) for an HMAC key that is no base64."""
 
-    def new_order(self, account: CaAccount, dns_names: Sequence[str], profile: str | None) -> OrderObject: ...
+    def new_order(
+        self, account: CaAccount, dns_names: Sequence[str], profile: str | None, replaces: str | None = None
+    ) -> OrderObject:
+        """`replaces` is the ARI id of the certificate that this order renews (RFC 9773 §5)."""
 
     def order(self, account: CaAccount, order_url: str) -> OrderObject: ...
 
@@ -83,6 +86,9 @@ class CertificateAuthority(Protocol):
 
     def chain(self, account: CaAccount, certificate_url: str, preferred_chain: str | None) -> str:
         """The PEM chain, leaf first. `preferred_chain` is the topmost issuer's common name; no match gives the default."""
+
+    def renewal_info(self, account: CaAccount, ari_id: str) -> RenewalInfo | None:
+        """When the CA wants the certificate renewed (RFC 9773 §4); None where the CA suggests no times to anybody."""
 
 
 # --- DNS ------------------------------------------------------------------------------------------------------------
@@ -142,6 +148,9 @@ class Resolver(Protocol):
 class PublicSuffixes(Protocol):
     def is_public_suffix(self, dns_name: str) -> bool:
         """Whether the whole name is one under which anybody may register (e.g. `co.uk`). A-labels, lower case."""
+
+    def registered_domain(self, dns_name: str) -> str:
+        """The part of the name that somebody registered (e.g. `acme.co.uk`); the name where there is none."""
 
 
 # --- what stays inside but is never in an event ---------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -99,6 +100,27 @@ def read_chain(chain_pem: str, csr_der: bytes, dns_names: Sequence[str]) -> Leaf
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
     )
+
+
+def ari_id(chain_pem: str) -> str | None:
+    """What the leaf is called when its CA is asked about its renewal (RFC 9773 §4.1); None where it does not say which
+    key signed it."""
+    leaf = x509.load_pem_x509_certificates(chain_pem.encode())[0]
+    try:
+        key_identifier = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except x509.ExtensionNotFound:
+        return None
+    return None if key_identifier is None else ari_id_of(key_identifier, leaf.serial_number)
+
+
+def ari_id_of(key_identifier: bytes, serial_number: int) -> str:
+    """The serial number as the octets of a DER integer, with the leading 00 that keeps a high bit from being a sign."""
+    serial = serial_number.to_bytes(serial_number.bit_length() // 8 + 1, "big")
+    return f"{_base64url(key_identifier)}.{_base64url(serial)}"
+
+
+def _base64url(octets: bytes) -> str:
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
 
 
 def _public_key(holder: x509.Certificate | x509.CertificateSigningRequest) -> bytes:

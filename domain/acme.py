@@ -71,3 +71,14 @@ class OrderObject:
     expires_at: datetime | None = None
     error: Problem | None = None
     retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class RenewalInfo:
+    """What the CA suggests for a certificate (RFC 9773 §4.2), as it was said: the window may be anywhere, and end before
+    it starts. `retry_after_seconds` is when it wants to be asked again."""
+
+    window_start: datetime
+    window_end: datetime
+    explanation_url: str | None = None
+    retry_after_seconds: float | None = None

@@ -9,11 +9,19 @@ from datetime import datetime
 from typing import Literal, get_args
 
 from domain.certificate import Certificate, Version
+from domain.durations import duration_text
 from domain.order import Order
 from domain.provenance import Recorded
 from domain.ulid import ulid_text
 
-EventType = Literal["certificate.issued", "certificate.renewed", "certificate.renewal_failed", "order.invalid"]
+EventType = Literal[
+    "certificate.issued",
+    "certificate.renewed",
+    "certificate.renewal_failed",
+    "certificate.expiring",
+    "certificate.expired",
+    "order.invalid",
+]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 
 
@@ -49,17 +57,39 @@ class RenewalError:
 
 @dataclass(frozen=True)
 class CertificateRenewalFailed:
-    """`attempt` counts from the last version on, whose end `not_after` is; `retry_after` is in seconds."""
+    """`attempt` counts from the last version on, whose end `not_after` is; `retry_after` is in seconds. `order_id` is None
+    where it did not come to an order, `next_attempt_at` where nothing is tried by itself."""
 
     certificate_id: str
     domains: tuple[str, ...]
-    order_id: str
+    order_id: str | None
     attempt: int
     error: RenewalError
     retry_after: int | None
     next_attempt_at: datetime | None
     not_after: datetime
     days_remaining: int
+
+
+@dataclass(frozen=True)
+class CertificateExpiring:
+    """`threshold` is how long before the end it is told, as `30d`, `7d`, `1d`; shorter for short lifetimes."""
+
+    certificate_id: str
+    domains: tuple[str, ...]
+    not_after: datetime
+    days_remaining: int
+    threshold: str
+
+
+@dataclass(frozen=True)
+class CertificateExpired:
+    """`serial_number` is hex."""
+
+    certificate_id: str
+    version: int
+    domains: tuple[str, ...]
+    serial_number: str
 
 
 @dataclass(frozen=True)
@@ -76,17 +106,28 @@ class OrderInvalid:
     error: FailedOrderError
 
 
-Data = CertificateIssued | CertificateRenewed | CertificateRenewalFailed | OrderInvalid
+Data = (
+    CertificateIssued
+    | CertificateRenewed
+    | CertificateRenewalFailed
+    | CertificateExpiring
+    | CertificateExpired
+    | OrderInvalid
+)
 
 CATALOGUE: Mapping[EventType, type[Data]] = {
     "certificate.issued": CertificateIssued,
     "certificate.renewed": CertificateRenewed,
     "certificate.renewal_failed": CertificateRenewalFailed,
+    "certificate.expiring": CertificateExpiring,
+    "certificate.expired": CertificateExpired,
     "order.invalid": OrderInvalid,
 }
 """The `data` of each type."""
 
 TEST = "subscription.test"
+RENEWAL_HELD = "renewal_held"
+"""The code of a renewal that the breaker holds back."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +193,37 @@ def announcement_of(recorded: Recorded) -> Announcement | None:
                 attempt=event.attempt,
                 error=RenewalError(error.code, error.message),
                 retry_after=error.retry_after_seconds,
-                next_attempt_at=None,
+                next_attempt_at=event.next_attempt_at,
                 not_after=event.not_after,
                 days_remaining=(event.not_after - event.timestamp).days,
             )
             return _of_certificate(recorded, "certificate.renewal_failed", failed)
+        case Certificate.RenewalHeld():
+            message = f"renewed by itself {event.renewals} times since {event.since:%Y-%m-%dT%H:%M:%SZ}: held back"
+            held = CertificateRenewalFailed(
+                certificate_id=event.originator_id,
+                domains=event.dns_names,
+                order_id=None,
+                attempt=event.attempt,
+                error=RenewalError(RENEWAL_HELD, message),
+                retry_after=None,
+                next_attempt_at=event.until,
+                not_after=event.not_after,
+                days_remaining=(event.not_after - event.timestamp).days,
+            )
+            return _of_certificate(recorded, "certificate.renewal_failed", held)
+        case Certificate.ExpiryNeared():
+            expiring = CertificateExpiring(
+                certificate_id=event.originator_id,
+                domains=event.dns_names,
+                not_after=event.not_after,
+                days_remaining=(event.not_after - event.timestamp).days,
+                threshold=duration_text(event.before),
+            )
+            return _of_certificate(recorded, "certificate.expiring", expiring)
+        case Certificate.Expired():
+            expired = CertificateExpired(event.originator_id, event.version, event.dns_names, event.serial_number)
+            return _of_certificate(recorded, "certificate.expired", expired)
         case Order.Failed(error=error):
             reason = FailedOrderError(error.code, error.message, error.retry_after_seconds)
             invalid = OrderInvalid(event.originator_id, event.dns_names, reason)

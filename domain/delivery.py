@@ -66,7 +66,7 @@ class Delivery(BaseAggregate[str]):
 
         def apply(self, aggregate: Delivery) -> None:
             aggregate.attempts += 1
-            aggregate.ended = "delivered"
+            aggregate.ended, aggregate.ended_at = "delivered", self.timestamp
 
     class AttemptFailed(Event):
         """`status` is the receiver's, None where it gave none; `detail` says why."""
@@ -97,7 +97,7 @@ class Delivery(BaseAggregate[str]):
 
         def apply(self, aggregate: Delivery) -> None:
             aggregate.attempts += 1
-            aggregate.ended = "dead"
+            aggregate.ended, aggregate.ended_at = "dead", self.timestamp
 
     class Abandoned(Event):
         """Given up without a further attempt: `detail` says why."""
@@ -106,7 +106,7 @@ class Delivery(BaseAggregate[str]):
         detail: str
 
         def apply(self, aggregate: Delivery) -> None:
-            aggregate.ended = "dead"
+            aggregate.ended, aggregate.ended_at = "dead", self.timestamp
 
     class Reopened(Event):
         """From the first attempt on again, because somebody asked for it."""
@@ -115,7 +115,7 @@ class Delivery(BaseAggregate[str]):
 
         def apply(self, aggregate: Delivery) -> None:
             aggregate.attempts = 0
-            aggregate.ended = None
+            aggregate.ended, aggregate.ended_at = None, None
             aggregate.due_at = self.timestamp
 
     def __init__(
@@ -129,6 +129,7 @@ class Delivery(BaseAggregate[str]):
         self.due_at = timestamp
         self.attempts = 0
         self.ended: Outcome | None = None
+        self.ended_at: datetime | None = None
 
     @classmethod
     def owe(
@@ -207,6 +208,10 @@ class Delivery(BaseAggregate[str]):
         """Send it again, or at once where it waits. Before its first attempt it is sent anyway."""
         if self.ended is not None or self.attempts:
             self.trigger_event(self.Reopened, timestamp=now)
+
+    def is_forgotten(self, now: datetime) -> bool:
+        """A dead letter whose time is over."""
+        return self.ended == "dead" and self.ended_at is not None and now - self.ended_at > DEAD_LETTERS_KEPT
 
     @property
     def _is_last_attempt(self) -> bool:

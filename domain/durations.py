@@ -10,6 +10,15 @@ UNITS = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(ho
 FORM = re.compile(r"([1-9][0-9]{0,9})([smhd])")
 
 
+def duration_text(duration: timedelta) -> str:
+    """In the largest unit of which there are at least two, rounded down; `1d` and `1h` are written so too."""
+    for letter, unit in reversed(UNITS.items()):
+        count = duration // unit
+        if count >= 2 or count * unit == duration:  # noqa: PLR2004
+            return f"{count}{letter}"
+    return f"{duration // UNITS['s']}s"
+
+
 def parse_duration(text: str) -> timedelta:
     """Positive, at most a hundred years. Raises ValueError with what is wrong."""
     match = FORM.fullmatch(text)

@@ -9,14 +9,22 @@ Refusal
 │   ├── VersionConflict                   somebody else changed the same thing meanwhile
 │   └── PrivateKeyNotStored
 ├── OrderAlreadyEnded(order_id)
+├── CaLimitReached(bucket, ready_at)      a rate limit of the CA has no room
 ├── ProviderVerificationFailed(reason)
+├── TooMany                               of what ends by itself there is as much under way as may be
 ├── Denied(code, required)                a good token, but not for this
 └── SealBroken                            sealed material that does not open
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from domain.rate_limit import Bucket
 
 
 class Refusal(Exception):
@@ -78,6 +86,16 @@ class OrderAlreadyEnded(Refusal):
         self.order_id = order_id
 
 
+class CaLimitReached(Refusal):
+    """Known beforehand, by our own reckoning or by what the CA said."""
+
+    def __init__(self, bucket: Bucket, ready_at: datetime, now: datetime) -> None:
+        super().__init__(f"the CA's rate limit {bucket.limit} has no room before {ready_at:%Y-%m-%dT%H:%M:%SZ}")
+        self.bucket = bucket
+        self.ready_at = ready_at
+        self.retry_after_seconds = max(1, math.ceil((ready_at - now).total_seconds()))
+
+
 class ProviderVerificationFailed(Refusal):
     """`reason` is one of the contract's closed set, `detail` the provider's own words, cleaned."""
 
@@ -85,6 +103,10 @@ class ProviderVerificationFailed(Refusal):
         super().__init__(f"the provider could not be verified: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class TooMany(Refusal):
+    """Of one subscription or tenant, so that the others have their share. It can be asked for again a little later."""
 
 
 class Denied(Refusal):

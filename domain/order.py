@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 from eventsourcing.domain import BaseAggregate
 
@@ -17,6 +17,7 @@ from domain.challenge import dns01_record_name, dns01_record_value
 from domain.errors import OrderAlreadyEnded, OrderInProgress
 from domain.event import DomainEvent, InitialEvent
 from domain.names import base_name
+from domain.rate_limit import Bucket, Entry, entries_after_failure, entries_after_success
 
 KeyType = Literal["ec256", "ec384", "rsa2048", "rsa3072", "rsa4096"]
 OrderErrorCode = Literal[
@@ -101,6 +102,11 @@ class UnseenRecord:
     wait_for: timedelta
 
 
+def _without_ledger(fields: dict[str, Any]) -> None:
+    """The first form was of a time when rate limits were not reckoned."""
+    fields["ledger"] = ()
+
+
 class Order(BaseAggregate[str]):
     TOPIC = "order"
 
@@ -108,9 +114,12 @@ class Order(BaseAggregate[str]):
         pass
 
     class Placed(InitialEvent, Event):
-        """`certificate_id` is the line that the certificate will join; `renewal_reason` is None for the first of a line."""
+        """`certificate_id` is the line that the certificate will join; `renewal_reason` is None for the first of a line.
+        `replaces` is the ARI id of the certificate that is renewed (RFC 9773 §5). `ca` is the directory's URL, `charges` are
+        the buckets of its rate limits out of which the order takes."""
 
         TOPIC = "order.placed"
+        class_version = 2
         tenant_id: str
         account_id: str
         certificate_id: str
@@ -123,6 +132,13 @@ class Order(BaseAggregate[str]):
         preferred_chain: str | None
         renewal_reason: str | None
         kept_key_id: str | None
+        replaces: str | None
+        ca: str
+        charges: tuple[Bucket, ...]
+
+        @staticmethod
+        def upcast_v1_v2(fields: dict[str, Any]) -> None:
+            fields.update(replaces=None, ca="", charges=())
 
     class KeySealed(Event):
         """The leaf's key is stored; only now may its CSR leave the process."""
@@ -145,6 +161,42 @@ class Order(BaseAggregate[str]):
         def apply(self, aggregate: Order) -> None:
             aggregate.at_ca = self.order
             aggregate.give_up_at = self.order.expires_at or self.timestamp + FOLLOWING_MAY_TAKE
+            aggregate.progressed(self.timestamp)
+
+    class Throttled(Event):
+        """The CA takes nothing for that bucket before `until`; what follows from it for this order comes next."""
+
+        TOPIC = "order.throttled"
+        bucket: Bucket
+        until: datetime
+
+    class ReplacementRefused(Event):
+        """The CA does not take the order as a renewal: it is placed again as any other, and counts for the `charges`."""
+
+        TOPIC = "order.replacement_refused"
+        problem: Problem
+        charges: tuple[Bucket, ...]
+
+        def apply(self, aggregate: Order) -> None:
+            aggregate.replaces = None
+            aggregate.charges = (*aggregate.charges, *self.charges)
+            aggregate.progressed(self.timestamp)
+
+    class Adopted(Event):
+        """An earlier order of ours for the same names was fulfilled without our learning of it: its certificate, for its
+        key, is what this order was to bring."""
+
+        TOPIC = "order.adopted"
+        order_id: str
+        order: OrderObject
+        sealed_key_id: str
+        csr_der: bytes
+
+        def apply(self, aggregate: Order) -> None:
+            aggregate.at_ca = self.order
+            aggregate.sealed_key_id = self.sealed_key_id
+            aggregate.csr_der = self.csr_der
+            aggregate.give_up_at = self.timestamp + FOLLOWING_MAY_TAKE
             aggregate.progressed(self.timestamp)
 
     class ChallengesOffered(Event):
@@ -223,11 +275,15 @@ class Order(BaseAggregate[str]):
             aggregate.progressed(self.timestamp)
 
     class Completed(Event):
-        """Chain and key are stored as `version` of the certificate line."""
+        """Chain and key are stored as `version` of the certificate line. `ledger` is what it does to rate limits."""
 
         TOPIC = "order.completed"
+        class_version = 2
         certificate_id: str
         version: int
+        ledger: tuple[Entry, ...]
+
+        upcast_v1_v2 = staticmethod(_without_ledger)
 
         def apply(self, aggregate: Order) -> None:
             aggregate.ended = "valid"
@@ -235,9 +291,13 @@ class Order(BaseAggregate[str]):
 
     class Failed(Event):
         TOPIC = "order.failed"
+        class_version = 2
         dns_names: tuple[str, ...]
         error: OrderError
         name_errors: tuple[ErrorAtName, ...]
+        ledger: tuple[Entry, ...]
+
+        upcast_v1_v2 = staticmethod(_without_ledger)
 
         def apply(self, aggregate: Order) -> None:
             aggregate.ended = "invalid"
@@ -289,6 +349,9 @@ class Order(BaseAggregate[str]):
         preferred_chain: str | None,
         renewal_reason: str | None,
         kept_key_id: str | None,
+        replaces: str | None,
+        ca: str,
+        charges: tuple[Bucket, ...],
         timestamp: datetime,
     ) -> None:
         self.tenant_id = tenant_id
@@ -303,6 +366,9 @@ class Order(BaseAggregate[str]):
         self.preferred_chain = preferred_chain
         self.renewal_reason = renewal_reason
         self.kept_key_id = kept_key_id
+        self.replaces = replaces
+        self.ca = ca
+        self.charges = charges
         self.give_up_at = timestamp + PLACING_MAY_TAKE
         self.due_at = timestamp
         self.setbacks = 0
@@ -337,6 +403,9 @@ class Order(BaseAggregate[str]):
         preferred_chain: str | None,
         renewal_reason: str | None,
         kept_key_id: str | None,
+        replaces: str | None,
+        ca: str,
+        charges: tuple[Bucket, ...],
         now: datetime,
     ) -> Order:
         """A name without a provider ends the order at once, before the CA is asked."""
@@ -356,6 +425,9 @@ class Order(BaseAggregate[str]):
             preferred_chain=preferred_chain,
             renewal_reason=renewal_reason,
             kept_key_id=kept_key_id,
+            replaces=replaces,
+            ca=ca,
+            charges=charges,
         )
         homeless = [assignment.dns_name for assignment in assignments if assignment.dns_provider_id is None]
         if homeless:
@@ -418,6 +490,30 @@ class Order(BaseAggregate[str]):
             self.trigger_event(self.Accepted, order=at_ca, timestamp=now)
         if at_ca.status != "pending":
             self.follow(at_ca, (), now)
+
+    def throttled(self, bucket: Bucket, until: datetime, now: datetime) -> None:
+        """The CA said so; what becomes of the order is another command."""
+        self._refuse_if_ended()
+        self.trigger_event(self.Throttled, bucket=bucket, until=until, timestamp=now)
+
+    def replacement_refused(self, problem: Problem, charges: tuple[Bucket, ...], now: datetime) -> None:
+        """To be placed again, without `replaces`."""
+        self._refuse_if_ended()
+        if self.replaces is not None:
+            self.trigger_event(self.ReplacementRefused, problem=problem, charges=charges, timestamp=now)
+
+    def adopt(self, earlier: Order, at_ca: OrderObject, now: datetime) -> None:
+        """Takes over what an earlier order for the same names, which ended here, has become at the CA since."""
+        self._refuse_if_ended()
+        self.trigger_event(
+            self.Adopted,
+            order_id=earlier.id,
+            order=at_ca,
+            sealed_key_id=earlier.sealed_key_id,
+            csr_der=earlier.csr_der,
+            timestamp=now,
+        )
+        self.follow(at_ca, (), now)
 
     def offer_challenges(
         self, authorizations: Sequence[AuthorizationObject], key_thumbprint: str, now: datetime
@@ -495,12 +591,28 @@ class Order(BaseAggregate[str]):
 
     def complete(self, version: int, now: datetime) -> None:
         self._refuse_if_ended()
-        self.trigger_event(self.Completed, certificate_id=self.certificate_id, version=version, timestamp=now)
+        ledger = entries_after_success(self.ca, self.account_id, self.dns_names)
+        self.trigger_event(
+            self.Completed, certificate_id=self.certificate_id, version=version, ledger=ledger, timestamp=now
+        )
 
     def fail(self, error: OrderError, now: datetime, name_errors: Sequence[ErrorAtName] = ()) -> None:
         self._refuse_if_ended()
+        ledger = entries_after_failure(
+            self.ca,
+            self.account_id,
+            self.charges,
+            [each.dns_name for each in name_errors if each.code == "challenge_failed" and each.problem is not None],
+            ordered=self.at_ca is not None,
+            issued=self.certificate_url is not None,
+        )
         self.trigger_event(
-            self.Failed, dns_names=self.dns_names, error=error, name_errors=tuple(name_errors), timestamp=now
+            self.Failed,
+            dns_names=self.dns_names,
+            error=error,
+            name_errors=tuple(name_errors),
+            ledger=ledger,
+            timestamp=now,
         )
 
     def cancel(self, now: datetime) -> None:

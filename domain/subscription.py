@@ -5,24 +5,26 @@ owed follows from the events alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any, Literal, Self
 
 from eventsourcing.domain import BaseAggregate
 
-from domain.announcement import Announced, EventType
+from domain.announcement import EventType
+from domain.errors import TooMany
 from domain.event import DomainEvent, InitialEvent
-from domain.globs import GlobIndex
-from domain.names import any_glob_takes
+from domain.terms import Terms
 
 Status = Literal["active", "paused", "disabled", "ended"]
 
 LONGEST_OVERLAP = timedelta(days=30)
 ONLY_FAILURES_FOR = timedelta(days=5)
 """After so long without a success a webhook's subscription is disabled."""
+
+MOST_REPLAYS = 5
+"""Unfinished at a time, of one subscription."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ class Subscription(BaseAggregate[str]):
             aggregate.tried_since = self.timestamp
 
     class Disabled(Event):
-        """Nothing is owed any longer, and what was owed is given up."""
+        """What happens from now on is not owed. What was owed before is given up when its next attempt falls due; replays
+        end."""
 
         TOPIC = "subscription.disabled"
         reason: str
@@ -257,8 +260,8 @@ class Subscription(BaseAggregate[str]):
     def is_webhook(self) -> bool:
         return self.url is not None
 
-    def terms(self, after: int = 0, upto: int | None = None) -> Terms:
-        """What it asks for as it stands."""
+    def terms(self) -> Terms:
+        """What it asks for as it stands, whenever it happened."""
         return Terms(
             subscription_id=self.id,
             tenant_id=self.tenant_id,
@@ -266,8 +269,8 @@ class Subscription(BaseAggregate[str]):
             event_types=self.event_types,
             dns_names=self.dns_names,
             ordered=self.ordered,
-            after=after,
-            upto=upto,
+            after=0,
+            upto=None,
         )
 
     def secrets_in_force(self, now: datetime) -> Sequence[str]:
@@ -288,7 +291,8 @@ class Subscription(BaseAggregate[str]):
         ca_bundle_pem: str | None,
         now: datetime,
     ) -> None:
-        """What is owed already is not touched; its next attempt goes to the new address."""
+        """Who is owed what changes for later events only. What is owed already stays owed, in the order that it had; its next
+        attempt goes to the new address. The same again records nothing."""
         terms = {
             "identity_id": identity_id,
             "name": name,
@@ -328,6 +332,9 @@ class Subscription(BaseAggregate[str]):
         self.trigger_event(self.SecretsShredded, sealed_secret_ids=sealed_secret_ids, timestamp=now)
 
     def request_replay(self, replay_id: str, after: int, upto: int, now: datetime) -> None:
+        """Raises TooMany."""
+        if len(self.replays) >= MOST_REPLAYS:
+            raise TooMany(f"{MOST_REPLAYS} replays of this subscription are not finished yet")
         self.trigger_event(self.ReplayRequested, replay_id=replay_id, after=after, upto=upto, timestamp=now)
 
     def replay_advanced(self, replay_id: str, position: int, now: datetime) -> None:
@@ -336,50 +343,3 @@ class Subscription(BaseAggregate[str]):
     def unsubscribe(self, now: datetime) -> None:
         if self.status != "ended":
             self.trigger_event(self.Unsubscribed, timestamp=now)
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a subscription asked for at the positions behind `after`, up to `upto` (None: to this day)."""
-
-    subscription_id: str
-    tenant_id: str
-    paths: tuple[str, ...]
-    event_types: tuple[str, ...]
-    dns_names: tuple[str, ...]
-    ordered: bool
-    after: int
-    upto: int | None
-
-    def ask_for(self, announced: Announced) -> bool:
-        """Whether everything fits but the path, which an `Audience` looks up for all terms at once."""
-        return (
-            self.tenant_id == announced.tenant_id
-            and announced.event_type in self.event_types
-            and self.after < announced.position
-            and (self.upto is None or announced.position <= self.upto)
-            and (not self.dns_names or _any_taken(self.dns_names, announced.dns_names))
-        )
-
-
-class Audience:
-    """Finds who is to be told. Safe in many threads."""
-
-    def __init__(self, all_terms: Sequence[Terms]) -> None:
-        self._terms = all_terms
-        self._index = GlobIndex((glob, number) for number, terms in enumerate(all_terms) for glob in terms.paths)
-
-    def of(self, announced: Announced) -> Sequence[Terms]:
-        """In the order in which they were given."""
-        found = (self._terms[number] for number in sorted(self._index.owners(announced.path)))
-        return [terms for terms in found if terms.ask_for(announced)]
-
-
-def _any_taken(globs: tuple[str, ...], dns_names: Iterable[str]) -> bool:
-    takers = _takers(globs)
-    return any(takers(dns_name) for dns_name in dns_names)
-
-
-@lru_cache(maxsize=4096)
-def _takers(globs: tuple[str, ...]) -> Callable[[str], bool]:
-    return any_glob_takes(globs)

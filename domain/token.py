@@ -35,7 +35,7 @@ IMPLIED: dict[Scope, tuple[Scope, ...]] = {
 
 def effective_scopes(granted: tuple[Scope, ...]) -> frozenset[Scope]:
     """The granted scopes and all that they imply. Writing subscriptions under `pki/` is a rule of its own
-    (`domain/subscription.py`)."""
+    (`application/rights.py`)."""
     return frozenset(granted).union(*(IMPLIED.get(scope, ()) for scope in granted))
 
 

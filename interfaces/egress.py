@@ -22,6 +22,8 @@ import httpx
 from application.errors import EgressRefused, ResolverFailed
 from interfaces.foreign_text import clean
 from interfaces.lookups import Lookups, Resolve, host_addresses
+from interfaces.measured_http import MeasuredTransport, host_of
+from interfaces.measurements import CA_SECONDS, Measurements
 from interfaces.special_purpose import is_special_purpose
 
 Network = IPv4Network | IPv6Network
@@ -43,8 +45,14 @@ class Egress:
 
     `allowed` are networks that may be dialled although they are special-purpose, also over plain HTTP."""
 
-    def __init__(self, allowed: Sequence[Network], resolve: Resolve = host_addresses) -> None:
+    def __init__(
+        self,
+        allowed: Sequence[Network],
+        resolve: Resolve = host_addresses,
+        measurements: Measurements | None = None,
+    ) -> None:
         self._allowed = tuple(allowed)
+        self._measurements = measurements or Measurements()
         self._lookups = Lookups(resolve)
 
     def require_dialable(self, url: str) -> None:
@@ -81,17 +89,19 @@ class Egress:
         timeout_seconds: float = 15,
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         max_idle_connections: int = MAX_IDLE_CONNECTIONS,
+        measured_as: str | None = None,
     ) -> httpx.Client:
         """A client with kept-alive connections, for many threads. Nothing of the environment influences it; it follows
         no redirects, does not read where they lead, and keeps no cookies. `timeout_seconds` is for a whole exchange,
         from the name to the last byte; what is read of one is bounded too, its head and the framing of its body included.
-        `ca_bundle_pem` replaces the public roots. Its requests raise EgressRefused, ResolverFailed, httpx.HTTPError."""
+        `ca_bundle_pem` replaces the public roots. `measured_as` is the URL of a CA's directory: all requests are
+        measured under its host. They raise EgressRefused, ResolverFailed, httpx.HTTPError."""
         try:
             context = self._public_roots if ca_bundle_pem is None else _trusting_only(ca_bundle_pem)
         except ValueError as error:
             raise EgressRefused(str(error)) from error
 
-        def transport(*, only_allowed: bool) -> _GuardedTransport:
+        def transport(*, only_allowed: bool) -> httpx.BaseTransport:
             pool = httpcore.ConnectionPool(
                 ssl_context=context,
                 max_connections=None,  # as many as there are threads: a slow receiver keeps nobody from another one
@@ -99,7 +109,13 @@ class Egress:
                 keepalive_expiry=_IDLE_SECONDS,
                 network_backend=_GuardedBackend(self, only_allowed),
             )
-            return _GuardedTransport(pool, timeout_seconds, max_response_bytes)
+            guarded = _GuardedTransport(pool, timeout_seconds, max_response_bytes)
+            return guarded if measured_as is None else MeasuredTransport(guarded, observe)
+
+        ca = host_of(measured_as or "")
+
+        def observe(seconds: float, outcome: str) -> None:
+            self._measurements.observe(CA_SECONDS, seconds, ca=ca, outcome=outcome)
 
         return httpx.Client(
             transport=transport(only_allowed=False),

@@ -6,35 +6,40 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from threading import BoundedSemaphore
 from time import monotonic
 
-from eventsourcing.domain import BaseAggregate
-
 from application.accounts import Accounts
-from application.ca_catalogue import load_catalogue
+from application.ca_catalogue import hosts_of, load_catalogue
 from application.certificates import Certificates
 from application.dns_providers import DnsProviders
 from application.errors import StoreUnavailable
-from application.event_store import EventStore
+from application.event_store import Decisions, EventStore
+from application.explanations import Explanations
 from application.mapper import EventMapper
 from application.orders import Orders
 from application.polling import Polling
-from application.process import delivery, issuance, upkeep
+from application.process import delivery, issuance, renewal, renewal_info, upkeep
 from application.process.breaker import Breaker
 from application.process.delivery import Deliveries
 from application.process.fan_out import FanOut
 from application.process.issuance import Issuance
-from application.process.todo import Decision
+from application.process.renewal import Renewal
+from application.process.renewal_info import RenewalInfos
 from application.process.upkeep import Upkeep
+from application.rate_limits import RateLimits
+from application.renewals import Renewals
 from application.secrets import Secrets
 from application.subscriptions import Subscriptions
 from application.tokens import Tokens
 from application.webhooks import Webhooks
+from domain.certificate import Certificate
 from domain.delivery import Delivery
+from domain.durations import duration_text
 from domain.order import Order
 from domain.subscription import Subscription
 from interfaces.acme.account_key import thumbprint
@@ -42,25 +47,30 @@ from interfaces.acme.client import AcmeClient
 from interfaces.cli.arguments import arguments
 from interfaces.cli.commands import run_command
 from interfaces.cli.demo import run_demo
-from interfaces.clock import SystemClock, UlidIds
+from interfaces.clock import UlidIds
 from interfaces.dns.embedded import EmbeddedValues
 from interfaces.dns.embedded_server import EmbeddedDns
 from interfaces.dns.providers import Providers
 from interfaces.dns.resolver import AuthoritativeResolver
 from interfaces.egress import Egress
 from interfaces.http.long_polls import LongPolls
+from interfaces.http.metrics import Metrics
 from interfaces.http.services import Services
 from interfaces.http.system import VERSION
 from interfaces.logs import set_up_logs
+from interfaces.measurements import Measurements
 from interfaces.parts import Parts
 from interfaces.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresFailure
 from interfaces.postgres.embedded_values import EmbeddedZones, PostgresEmbeddedValues
+from interfaces.postgres.figures import Figures
 from interfaces.postgres.key_store import PostgresKeyStore
 from interfaces.postgres.locks import PostgresLocks
+from interfaces.postgres.measurements import PostgresMeasurements
 from interfaces.postgres.migrate import is_migrated, migrate
 from interfaces.postgres.pool import open_pool
 from interfaces.postgres.recorder import PostgresRecorder
 from interfaces.postgres.response_log import PostgresResponseLog
+from interfaces.postgres.store_clock import StoreClock
 from interfaces.postgres.todo_list import PostgresTodoList
 from interfaces.public_suffixes import PackagedPublicSuffixes
 from interfaces.read_models import ReadModels
@@ -77,13 +87,19 @@ CONNECTIONS_BESIDE_STEPS = 32
 FRONT_THREADS = 8
 OUTSIDE_CALLS = 8
 UPKEEP_SLOTS = 2
+RENEWAL_SLOTS = 4
+RENEWAL_INFO_SLOTS = 8
 INTERACTIVE_SECONDS = 20.0
+BEHIND = timedelta(minutes=5)
+NOT_MIGRATED = "the database is not migrated: run scaivault migrate"
 STAYING = ("serve", "api", "worker")
 FAILED, INTERRUPTED = 1, 130
-DECISIONS: Mapping[type[BaseAggregate[str]], Decision] = {
-    Order: issuance.DECISION,
-    Delivery: delivery.DECISION,
-    Subscription: upkeep.DECISION,
+PROCESSES = (issuance.NAME, delivery.NAME, upkeep.NAME, renewal.NAME, renewal_info.NAME)
+DECISIONS: Decisions = {
+    Order: [issuance.DECISION],
+    Certificate: [renewal.DECISION, renewal_info.DECISION],
+    Delivery: [delivery.DECISION],
+    Subscription: [upkeep.DECISION],
 }
 
 
@@ -123,20 +139,23 @@ def assemble(settings: Settings) -> Iterator[Parts]:
     with ExitStack() as stack:
         conninfo = _database(settings, stack)
         pool = stack.enter_context(open_pool(conninfo, 2 * settings.workers + CONNECTIONS_BESIDE_STEPS))
-        clock, ids, mapper = SystemClock(), UlidIds(), EventMapper()
+        clock, ids, mapper = StoreClock(pool), UlidIds(), EventMapper()
         history = PostgresRecorder(pool, mapper, INLINE)
-        if settings.database_url is None:
-            migrate(pool, history.read)
         store = EventStore(history, DECISIONS)
+        if settings.database_url is None:
+            migrate(pool, history.read, store, DECISIONS)
         views = ReadModels(pool)
         keys = PostgresKeyStore(pool, Sealer(_master_key(settings), settings.previous_master_keys), ids)
-        if is_migrated(pool):
+        if is_migrated(pool, DECISIONS):
             _require_all_master_keys(keys)
 
-        egress = Egress(settings.egress_allow)
-        ca = AcmeClient(egress, f"ScaiVault/{VERSION}")
+        measurements = Measurements()
+        egress = Egress(settings.egress_allow, measurements=measurements)
+        ca = AcmeClient(egress, f"ScaiVault/{VERSION}", now=clock.now)
         stack.callback(ca.close)
-        registrar = AcmeClient(egress, f"ScaiVault/{VERSION}", INTERACTIVE_SECONDS)  # somebody waits for its answers
+        registrar = AcmeClient(
+            egress, f"ScaiVault/{VERSION}", INTERACTIVE_SECONDS, now=clock.now
+        )  # somebody waits for its answers
         stack.callback(registrar.close)
         front = stack.enter_context(ThreadPoolExecutor(FRONT_THREADS, thread_name_prefix="front"))
         pollers = stack.enter_context(ThreadPoolExecutor(FRONT_THREADS, thread_name_prefix="poll"))
@@ -145,24 +164,31 @@ def assemble(settings: Settings) -> Iterator[Parts]:
         webhooks = Webhooks(keys, sender, signed_headers, clock)
         responses = PostgresResponseLog(pool)
         embedded_values = PostgresEmbeddedValues(pool)
-        zones = Providers(embedded_values, egress, PostgresLocks(pool))
+        zones = Providers(embedded_values, egress, PostgresLocks(pool), measurements)
         resolver = AuthoritativeResolver(egress, settings.dns_resolvers)
 
         secrets = Secrets(store, keys, clock, ids)
         tokens = Tokens(store, keys, clock, ids)
         providers = DnsProviders(store, keys, zones, views, secrets, clock, ids)
-        accounts = Accounts(store, keys, registrar, views, load_catalogue(), thumbprint, clock, ids)
+        catalogue = load_catalogue()
+        accounts = Accounts(store, keys, registrar, views, catalogue, thumbprint, clock, ids)
+        suffixes = PackagedPublicSuffixes()
+        rate_limits = RateLimits(views, suffixes, clock)
+        renewals = Renewals(store, views, rate_limits, clock, ids)
+        todo = PostgresTodoList(pool, in_lanes=[delivery.NAME, renewal_info.NAME])
+        collector = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="metrics"))
+        figures = Figures(pool, measurements, PROCESSES, [view.name for view in FOLLOWING], [FanOut.name])
         yield Parts(
             settings=settings,
             conninfo=conninfo,
             pool=pool,
             store=store,
             history=history,
-            todo=PostgresTodoList(pool, in_lanes=[delivery.NAME]),
+            todo=todo,
             decisions=DECISIONS,
             processes=[
                 (
-                    Issuance(store, history, keys, accounts, ca, providers, resolver, views, clock),
+                    Issuance(store, history, keys, accounts, ca, providers, resolver, views, rate_limits, clock),
                     settings.workers,
                 ),
                 (
@@ -181,12 +207,15 @@ def assemble(settings: Settings) -> Iterator[Parts]:
                     settings.workers,
                 ),
                 (Upkeep(store, history, views, keys, clock), UPKEEP_SLOTS),
+                (Renewal(store, history, renewals, clock), RENEWAL_SLOTS),
+                (RenewalInfos(store, history, accounts, ca, random.random, clock), RENEWAL_INFO_SLOTS),
             ],
             followers=[
                 *((view, history.read) for view in FOLLOWING),
                 (FanOut(store, views.all_terms, clock), views.announced),
             ],
             tokens=tokens,
+            measurements=PostgresMeasurements(pool, measurements, hosts_of(catalogue)),
             services=Services(
                 pool=pool,
                 store=store,
@@ -194,22 +223,33 @@ def assemble(settings: Settings) -> Iterator[Parts]:
                 tokens=tokens,
                 providers=providers,
                 accounts=accounts,
-                orders=Orders(store, views, PackagedPublicSuffixes(), clock, ids),
+                orders=Orders(store, views, suffixes, rate_limits, clock, ids),
+                renewals=renewals,
+                explanations=Explanations(store, history, renewals, clock),
+                rate_limits=rate_limits,
                 certificates=Certificates(store, keys, clock, ids),
                 subscriptions=Subscriptions(store, keys, views, egress.require_dialable, webhooks, clock, ids),
                 polling=Polling(store, views, views, clock, ids),
                 responses=responses,
                 long_polls=LongPolls(views.announced, lambda asking: views.still_so(asking, clock.now()), pollers),
+                metrics=Metrics(figures.read, VERSION, collector),
                 clock=clock,
                 ids=ids,
                 front=front,
                 pollers=pollers,
                 outside=BoundedSemaphore(OUTSIDE_CALLS),
                 catch_up_audit=lambda: catch_up(pool, AUDIT_LOG, history.read),
-                is_ready=lambda: None if is_migrated(pool) else "the database is not migrated: run scaivault migrate",
+                is_ready=lambda: None if is_migrated(pool, DECISIONS) else NOT_MIGRATED,
+                alarm=lambda: _alarm(todo),
             ),
             dns=_responder(settings, embedded_values, EmbeddedZones(views.embedded_zones)),
         )
+
+
+def _alarm(todo: PostgresTodoList) -> str | None:
+    """A scheduler that has died is noticed by what it leaves undone."""
+    behind = todo.overdue(renewal.NAME, BEHIND)
+    return None if behind is None else f"renewals are {duration_text(behind)} behind: does a worker run?"
 
 
 def _require_all_master_keys(keys: PostgresKeyStore) -> None:

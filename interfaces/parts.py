@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eventsourcing.domain import BaseAggregate
-
-from application.event_store import EventStore
-from application.process.todo import Decision, Process, TodoList
+from application.event_store import Decisions, EventStore
+from application.process.todo import Process, TodoList
 from application.tokens import Tokens
 from interfaces.dns.embedded_server import EmbeddedDns
 from interfaces.http.services import Services
+from interfaces.postgres.measurements import PostgresMeasurements
 from interfaces.postgres.pool import Pool
 from interfaces.postgres.recorder import PostgresRecorder
 from interfaces.settings import Settings
@@ -29,9 +28,10 @@ class Parts:
     store: EventStore
     history: PostgresRecorder
     todo: TodoList
-    decisions: Mapping[type[BaseAggregate[str]], Decision]
+    decisions: Decisions
     processes: Sequence[tuple[Process, int]]
     followers: Sequence[tuple[Follower, Read]]
     tokens: Tokens
+    measurements: PostgresMeasurements
     services: Services
     dns: EmbeddedDns | None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from domain.announcement import Announced
 from domain.dns_provider import ManagedZones
 from domain.errors import NotFound
-from domain.subscription import Terms
+from domain.rate_limit import Bucket, Level
+from domain.terms import Candidate, Terms
 from interfaces.postgres.pool import Pool
 from projections import accounts as account_view
+from projections import certificates as certificate_view
 from projections import dns_providers as provider_view
 from projections import orders as order_view
 from projections import subscriptions as subscription_view
@@ -18,6 +20,7 @@ from projections import tokens as token_view
 from projections.announcements import ANNOUNCEMENTS
 from projections.delivery_statistics import DELIVERY_STATISTICS
 from projections.polling_cursors import POLLING_CURSORS
+from projections.rate_limits import RATE_LIMITS
 from projections.terms import TERMS
 
 
@@ -40,11 +43,26 @@ class ReadModels:
     def is_shown_for_another(self, order_id: str, record_value: str) -> bool:
         return order_view.is_shown_for_another(self._pool, order_id, record_value)
 
+    def failed_renewals(self, certificate_id: str, most: int) -> Sequence[str]:
+        return order_view.failed_renewals(self._pool, certificate_id, most)
+
+    def levels(self, buckets: Collection[Bucket]) -> Mapping[Bucket, Level]:
+        return RATE_LIMITS.levels(self._pool, buckets)
+
+    def was_issued(self, ca: str, names_digest: str, since: datetime) -> bool:
+        return certificate_view.was_issued(self._pool, ca, names_digest, since)
+
     def embedded_zones(self) -> Sequence[str]:
         return provider_view.embedded_zones(self._pool)
 
     def all_terms(self, after: int) -> Sequence[Terms]:
         return TERMS.since(self._pool, after)
+
+    def polling_terms(self, subscription_id: str) -> Sequence[Terms]:
+        return TERMS.polled(self._pool, subscription_id)
+
+    def subscribed(self, tenant_id: str) -> tuple[int, int]:
+        return subscription_view.subscribed(self._pool, tenant_id)
 
     def paused(self) -> Sequence[str]:
         return subscription_view.paused(self._pool)
@@ -59,12 +77,14 @@ class ReadModels:
         return ANNOUNCEMENTS.read(self._pool, after, limit)
 
     def announced_at(self, position: int) -> Announced:
-        announced = ANNOUNCEMENTS.at(self._pool, position)
-        if announced is None:
-            raise NotFound("event", f"at {position}")
-        return announced
+        for announced in ANNOUNCEMENTS.at(self._pool, [position]):
+            return announced
+        raise NotFound("event", f"at {position}")
 
-    def candidates(self, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Announced]:
+    def all_announced_at(self, positions: Sequence[int]) -> Sequence[Announced]:
+        return ANNOUNCEMENTS.at(self._pool, positions)
+
+    def candidates(self, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Candidate]:
         return ANNOUNCEMENTS.candidates(self._pool, terms, after, upto, limit)
 
     def positions(self, tenant_id: str, event_ids: Sequence[str]) -> Mapping[str, int]:

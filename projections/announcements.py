@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -12,11 +13,27 @@ from psycopg.rows import TupleRow
 
 from domain.announcement import Announced, announcement_of, causation
 from domain.provenance import Recorded
-from domain.subscription import Terms
+from domain.terms import Candidate, Terms
 from projections.documents import Pool
 
 COLUMNS = "position, event_id, tenant_id, event_type, path, dns_names, at, causation, request_id, body"
-WILD = frozenset("*?")
+WILDCARD = re.compile(r"[*?]")
+
+# The order of the look-ups is written down, whatever the planner knows of the table: an index for each path or type.
+OF_PATHS = """
+SELECT a.* FROM unnest(%(paths)s::text[]) AS asked (path) CROSS JOIN LATERAL (
+    SELECT position, tenant_id, event_type, path, dns_names FROM announcements
+    WHERE tenant_id = %(tenant_id)s AND path = asked.path AND position > %(after)s AND position <= %(upto)s
+      AND event_type = ANY(%(types)s) ORDER BY position LIMIT %(limit)s
+) a ORDER BY a.position LIMIT %(limit)s
+"""
+OF_TYPES = """
+SELECT a.* FROM unnest(%(types)s::text[]) AS asked (event_type) CROSS JOIN LATERAL (
+    SELECT position, tenant_id, event_type, path, dns_names FROM announcements
+    WHERE tenant_id = %(tenant_id)s AND event_type = asked.event_type AND position > %(after)s AND position <= %(upto)s
+      AND path ^@ ANY(%(prefixes)s) ORDER BY position LIMIT %(limit)s
+) a ORDER BY a.position LIMIT %(limit)s
+"""
 
 
 class Announcements:
@@ -34,7 +51,7 @@ CREATE TABLE announcements (
     request_id text,
     body text NOT NULL
 );
-CREATE INDEX ON announcements (tenant_id, position);
+CREATE INDEX ON announcements (tenant_id, event_type, position);
 CREATE INDEX ON announcements (tenant_id, path, position);
 CREATE INDEX ON announcements (tenant_id, at)"""
 
@@ -55,17 +72,30 @@ CREATE INDEX ON announcements (tenant_id, at)"""
         """Of all tenants, in order, from behind the position `after` on."""
         return _select(pool, "position > %s ORDER BY position LIMIT %s", [after, limit])
 
-    def at(self, pool: Pool, position: int) -> Announced | None:
-        return next(iter(_select(pool, "position = %s", [position])), None)
+    def at(self, pool: Pool, positions: Sequence[int]) -> Sequence[Announced]:
+        """Those that there are, in order."""
+        return _select(pool, "position = ANY(%s) ORDER BY position", [list(positions)]) if positions else []
 
-    def candidates(self, pool: Pool, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Announced]:
-        """Those behind `after`, up to `upto`, that the terms may ask for: a path with wildcards is not looked at."""
-        paths = None if any(WILD & set(path) for path in terms.paths) else list(terms.paths)
-        condition = (
-            "tenant_id = %s AND position > %s AND position <= %s AND event_type = ANY(%s)"
-            " AND (%s::text[] IS NULL OR path = ANY(%s)) ORDER BY position LIMIT %s"
-        )
-        return _select(pool, condition, [terms.tenant_id, after, upto, list(terms.event_types), paths, paths, limit])
+    def candidates(self, pool: Pool, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Candidate]:
+        """Those behind `after`, up to `upto`, that the terms may ask for: of paths with wildcards the beginnings are
+        compared, and names are not. No bodies are read for it."""
+        prefixes = {WILDCARD.split(path, maxsplit=1)[0] for path in terms.paths}
+        asked = {
+            "tenant_id": terms.tenant_id,
+            "types": sorted(set(terms.event_types)),
+            "paths": sorted(set(terms.paths)),
+            "prefixes": sorted(prefixes),
+            "after": after,
+            "upto": upto,
+            "limit": limit,
+        }
+        query = OF_TYPES if any(map(WILDCARD.search, terms.paths)) else OF_PATHS
+        with pool.connection() as connection:
+            rows = connection.execute(query, asked).fetchall()
+        return [
+            Candidate(position, tenant_id, event_type, path, tuple(dns_names))
+            for position, tenant_id, event_type, path, dns_names in rows
+        ]
 
     def positions(self, pool: Pool, tenant_id: str, event_ids: Sequence[str]) -> dict[str, int]:
         """Of those of the events that there are."""

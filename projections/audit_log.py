@@ -34,7 +34,10 @@ class Rule(msgspec.Struct, frozen=True):
     action: str
     path: Callable[[Any], str]
     details: Callable[[Any], Mapping[str, Any]] = lambda _: {}
-    success: bool = True
+    success: bool | Callable[[Any], bool] = True
+
+    def is_success(self, event: DomainEvent) -> bool:
+        return self.success(event) if callable(self.success) else self.success
 
 
 def _under(root: str) -> Callable[[Any], str]:
@@ -78,6 +81,24 @@ RULES: Mapping[type[DomainEvent], Rule] = {
         lambda e: {"order_id": e.order_id, "attempt": e.attempt, "code": e.error.code},
         success=False,
     ),
+    Certificate.RenewalBegan: Rule(
+        "pki_renew_begin",
+        CERTIFICATE,
+        lambda e: {"order_id": e.order_id, "reason": e.reason, "automatic": e.automatic, "in_window": e.in_window},
+    ),
+    Certificate.RenewalHeld: Rule(
+        "pki_renewal_hold",
+        CERTIFICATE,
+        lambda e: {"renewals": e.renewals, "since": e.since, "until": e.until},
+        success=False,
+    ),
+    Certificate.RenewalReleased: Rule("pki_renewal_release", CERTIFICATE, lambda e: {"reason": e.reason}),
+    Certificate.AutoRenewalSwitched: Rule("pki_certificate_update", CERTIFICATE, lambda e: {"auto_renew": e.on}),
+    Certificate.Renamed: Rule("pki_certificate_update", CERTIFICATE, lambda e: {"name": e.name}),
+    Certificate.ExpiryNeared: Rule(
+        "pki_expiry_warning", CERTIFICATE, lambda e: {"version": e.version, "not_after": e.not_after}, success=False
+    ),
+    Certificate.Expired: Rule("pki_expire", CERTIFICATE, lambda e: {"version": e.version}, success=False),
     Secret.Stored: Rule("write", lambda e: f"secrets/{e.path}", lambda _: {"version": 1}),
     Secret.VersionAdded: Rule(
         "write", lambda e: "secrets/" + e.originator_id.split(":", 2)[2], lambda e: {"version": e.number}
@@ -134,6 +155,7 @@ RULES: Mapping[type[DomainEvent], Rule] = {
         "webhook_delivery",
         lambda e: f"subscriptions/{e.subscription_id}",
         lambda e: {"status": e.status, "detail": e.detail, "test": True},
+        success=lambda e: e.status in range(200, 300),
     ),
     access.RequestRefused: Rule(
         "access_denied",
@@ -155,6 +177,11 @@ NO_ACT: frozenset[type[DomainEvent]] = frozenset(
         Order.Finalized,
         Order.Issued,
         Order.RecordLeft,
+        Order.Throttled,
+        Order.ReplacementRefused,
+        Order.Adopted,
+        Certificate.RenewalInfoSeen,
+        Certificate.RenewalPostponed,
         Order.Postponed,
         Delivery.Owed,
         Subscription.ReplayAdvanced,
@@ -280,7 +307,7 @@ def audit_row(index: int, recorded: Recorded, rule: Rule) -> AuditRow:
         resource_path=rule.path(event),
         source_ip=by.source_ip,
         user_agent=by.user_agent,
-        success=rule.success,
+        success=rule.is_success(event),
         duration_ms=None,
         request_id=by.request_id,
         event_position=recorded.position,

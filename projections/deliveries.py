@@ -26,7 +26,8 @@ class AttemptView(msgspec.Struct, frozen=True):
 
 
 class DeliveryView(msgspec.Struct, frozen=True):
-    """`sequence` is the event's; `attempts` are those since it was owed or asked for again."""
+    """`sequence` is the event's; `attempts` are those since it was owed or asked for again. `abandoned_reason` says why it
+    was given up without a further attempt."""
 
     id: str
     subscription_id: str
@@ -38,6 +39,7 @@ class DeliveryView(msgspec.Struct, frozen=True):
     status: DeliveryStatus
     attempts: int
     last_attempt: AttemptView | None
+    abandoned_reason: str | None
     next_attempt_at: datetime | None
     created_at: datetime
     completed_at: datetime | None
@@ -58,6 +60,7 @@ def fold(view: DeliveryView | None, recorded: Recorded) -> DeliveryView:
             status="pending",
             attempts=0,
             last_attempt=None,
+            abandoned_reason=None,
             next_attempt_at=now,
             created_at=now,
             completed_at=None,
@@ -76,9 +79,10 @@ def fold(view: DeliveryView | None, recorded: Recorded) -> DeliveryView:
             tried = AttemptView(now, event.status, event.detail, event.duration_ms)
             return _ended(view, "dead", now, tried)
         case Delivery.Abandoned(detail=detail):
-            return replace(_ended(view, "dead", now, AttemptView(now, None, detail, None)), attempts=view.attempts)
+            return replace(view, status="dead", abandoned_reason=detail, next_attempt_at=None, completed_at=now)
         case Delivery.Reopened():
-            return replace(view, status="pending", attempts=0, next_attempt_at=now, completed_at=None)
+            again = replace(view, status="pending", attempts=0, abandoned_reason=None)
+            return replace(again, next_attempt_at=now, completed_at=None)
         case _:
             raise ValueError(f"no rule for {event}")
 
@@ -106,5 +110,6 @@ DELIVERIES = DocumentView(
     indexes=[
         "CREATE INDEX ON deliveries (subscription_id, first_position)",
         "CREATE INDEX ON deliveries (subscription_id, status, first_position)",
+        "CREATE INDEX ON deliveries (status) WHERE status <> 'delivered'",
     ],
 )

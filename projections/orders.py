@@ -36,8 +36,12 @@ class ChallengeErrorView(msgspec.Struct, frozen=True):
 
 
 class ErrorDetails(msgspec.Struct, frozen=True):
+    """`limit` is the CA's rate limit that was met, which `refills_at` then."""
+
     type: str | None = None
     subproblems: Sequence[SubproblemView] = ()
+    limit: str | None = None
+    refills_at: datetime | None = None
 
 
 class OrderErrorView(msgspec.Struct, frozen=True):
@@ -127,8 +131,13 @@ def _after(order: OrderView, event: object) -> OrderView:
     match event:
         case Order.KeySealed():
             return _progress(order, "placing")
-        case Order.Accepted():
+        case Order.Accepted() | Order.Adopted():
             return _progress(order, "publishing", status="processing")
+        case Order.Throttled(bucket=bucket, until=until):
+            details = ErrorDetails(limit=bucket.limit, refills_at=whole_seconds(until))
+            return replace(order, error=OrderErrorView("backend_rate_limited", "", None, details))
+        case Order.ReplacementRefused(problem=problem):
+            return replace(_progress(order, "placing"), warnings=[*order.warnings, problem.detail])
         case Order.ChallengesOffered(challenges=challenges):
             return replace(_progress(order, "publishing"), challenges=_offered(order, challenges))
         case Order.RecordPublished():
@@ -152,7 +161,7 @@ def _after(order: OrderView, event: object) -> OrderView:
             return replace(completed, certificate_id=certificate_id, error=None)
         case Order.Failed(error=error, name_errors=name_errors, timestamp=timestamp):
             failed = _ended(order, "invalid", whole_seconds(timestamp))
-            return replace(failed, error=_error(error), challenges=_with_errors(order, error, name_errors))
+            return replace(failed, error=_error(error, order.error), challenges=_with_errors(order, error, name_errors))
         case Order.RecordRemoved(outstanding=outstanding) | Order.RecordLeft(outstanding=outstanding):
             return replace(order, phase="cleaning_up" if outstanding else "done", next_attempt_at=None)
         case Order.Postponed(phase=phase, until=until, error=error):
@@ -181,7 +190,9 @@ def _postponed(order: OrderView, phase: Phase, until: datetime, error: OrderErro
         return replace(order, next_attempt_at=until)  # cleaning up: what the order ended with stays
     if error is None:
         return replace(order, phase=phase, error=None, next_attempt_at=until)
-    return replace(order, phase="waiting", error=_error(error), attempts=order.attempts + 1, next_attempt_at=until)
+    return replace(
+        order, phase="waiting", error=_error(error, order.error), attempts=order.attempts + 1, next_attempt_at=until
+    )
 
 
 def _offered(order: OrderView, challenges: Sequence[Challenge]) -> Sequence[ChallengeView]:
@@ -224,8 +235,15 @@ def _challenge_error(at_name: ErrorAtName) -> ChallengeErrorView:
     return ChallengeErrorView(at_name.code, at_name.message, problem.type if problem else None, _subproblems(problem))
 
 
-def _error(error: OrderError) -> OrderErrorView:
-    details = ErrorDetails(error.problem.type if error.problem else None, _subproblems(error.problem))
+def _error(error: OrderError, before: OrderErrorView | None) -> OrderErrorView:
+    """Which limit was met was told just before."""
+    is_same = before is not None and before.code == error.code
+    details = ErrorDetails(
+        type=error.problem.type if error.problem else None,
+        subproblems=_subproblems(error.problem),
+        limit=before.details.limit if before is not None and is_same else None,
+        refills_at=before.details.refills_at if before is not None and is_same else None,
+    )
     return OrderErrorView(error.code, error.message, error.retry_after_seconds, details)
 
 
@@ -258,6 +276,7 @@ ORDERS = DocumentView(
         "certificate_id": Column("text", lambda order: order.certificate_id),
         "running_key": Column("text CONSTRAINT orders_running UNIQUE", _running_key),
     },
+    indexes=["CREATE INDEX orders_certificate ON orders (certificate_id, first_position)"],
 )
 
 
@@ -268,6 +287,17 @@ def running_order(pool: Pool, account_id: str, dns_names: Sequence[str]) -> str 
             "SELECT id FROM orders WHERE running_key = %s", [running_key(account_id, dns_names)]
         ).fetchone()
     return row[0] if row else None
+
+
+def failed_renewals(pool: Pool, certificate_id: str, most: int) -> Sequence[str]:
+    """The ids of the latest orders for that line that ended without a certificate, the last one first."""
+    with pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT id FROM orders WHERE certificate_id = %s AND status = 'invalid'"
+            " ORDER BY first_position DESC LIMIT %s",
+            [certificate_id, most],
+        ).fetchall()
+    return [order_id for (order_id,) in rows]
 
 
 def is_shown_for_another(pool: Pool, order_id: str, record_value: str) -> bool:

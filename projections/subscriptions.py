@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from domain.provenance import Recorded
 from domain.subscription import Subscription
+from domain.terms import pattern_characters
 from projections.documents import Column, DocumentView, Pool
 from projections.times import whole_seconds
 
@@ -112,7 +113,10 @@ SUBSCRIPTIONS = DocumentView(
     document_type=SubscriptionView,
     event_class=Subscription.Event,
     fold=fold,
-    columns={"is_paused": Column("boolean NOT NULL", lambda view: view.status == "paused")},
+    columns={
+        "is_paused": Column("boolean NOT NULL", lambda view: view.status == "paused"),
+        "characters": Column("integer NOT NULL", lambda view: pattern_characters(view.paths, view.filters.domains)),
+    },
     indexes=["CREATE INDEX ON subscriptions (id) WHERE is_paused"],
 )
 
@@ -122,6 +126,14 @@ def paused(pool: Pool) -> Sequence[str]:
     with pool.connection() as connection:
         rows = connection.execute("SELECT id FROM subscriptions WHERE is_paused").fetchall()
     return [subscription_id for (subscription_id,) in rows]
+
+
+def subscribed(pool: Pool, tenant_id: str) -> tuple[int, int]:
+    """How many subscriptions the tenant has, and how many characters all their patterns have together."""
+    query = "SELECT count(*), coalesce(sum(characters), 0) FROM subscriptions WHERE tenant_id = %s"
+    with pool.connection() as connection:
+        row = connection.execute(query, [tenant_id]).fetchone()
+    return (row[0], row[1]) if row else (0, 0)
 
 
 Asked = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]

@@ -17,8 +17,10 @@ from projections.certificates import CERTIFICATES
 from projections.deliveries import DELIVERIES
 from projections.delivery_statistics import DELIVERY_STATISTICS
 from projections.dns_providers import DNS_PROVIDERS
+from projections.order_statistics import ORDER_STATISTICS
 from projections.orders import ORDERS
 from projections.polling_cursors import POLLING_CURSORS
+from projections.rate_limits import RATE_LIMITS
 from projections.secrets import SECRETS
 from projections.subscriptions import SUBSCRIPTIONS
 from projections.terms import TERMS
@@ -46,6 +48,7 @@ INLINE: Sequence[View] = (
     DNS_PROVIDERS,
     ORDERS,
     POLLING_CURSORS,
+    RATE_LIMITS,
     SECRETS,
     SUBSCRIPTIONS,
     TERMS,
@@ -53,5 +56,5 @@ INLINE: Sequence[View] = (
 )
 """Written in the transaction of the events: what a client reads right after its command."""
 
-FOLLOWING: Sequence[View] = (AUDIT_LOG, DELIVERY_STATISTICS)
+FOLLOWING: Sequence[View] = (AUDIT_LOG, DELIVERY_STATISTICS, ORDER_STATISTICS)
 """Written behind it, each from its own position."""

@@ -15,7 +15,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
+from application.event_store import EventStore
 from application.mapper import EventMapper
+from interfaces.main import DECISIONS
 from interfaces.postgres.embedded import NAME, EmbeddedPostgres
 from interfaces.postgres.migrate import migrate
 from interfaces.postgres.pool import Pool, open_pool
@@ -57,7 +59,8 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     try:
         with EmbeddedPostgres(folder / "data", durable=False) as server:
             with open_pool(server.dsn, 4) as pool:
-                migrate(pool, PostgresRecorder(pool, EventMapper()).read)
+                recorder = PostgresRecorder(pool, EventMapper())
+                migrate(pool, recorder.read, EventStore(recorder, DECISIONS), DECISIONS)
             yield server
     finally:
         shutil.rmtree(folder)

@@ -177,6 +177,9 @@ class MemoryStore(ApplicationRecorder):
             for position, (stored, by) in enumerate(page, start=after + 1)
         ]
 
+    def of(self, subject_id: str) -> Sequence[Recorded]:
+        return [recorded for recorded in self.history if recorded.event.originator_id == subject_id]
+
     def origin(self, subject_id: str) -> Provenance:
         with self._lock:
             for stored, by in self._stored:

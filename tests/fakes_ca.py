@@ -20,7 +20,16 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from application.errors import CaRefused, CaUnavailable, Failure
 from application.ports import CaAccount, Capabilities, ExternalAccountBinding
 from application.secret_value import SecretValue
-from domain.acme import ERROR_NAMESPACE, AuthorizationObject, ChallengeObject, OrderObject, OrderStatus, Problem
+from application.x509 import ari_id
+from domain.acme import (
+    ERROR_NAMESPACE,
+    AuthorizationObject,
+    ChallengeObject,
+    OrderObject,
+    OrderStatus,
+    Problem,
+    RenewalInfo,
+)
 from interfaces.acme.account_key import thumbprint
 from tests.fakes_ca_issuance import OTHER_ROOT, authority, issue, pem, read_csr
 from tests.fakes_ca_knobs import Call, Knobs, Method
@@ -37,8 +46,17 @@ class _Order:
     account_url: str
     dns_names: frozenset[str]
     said: OrderObject
+    replaces: str | None
     polls_left: int = 0
     chain_pem: str = ""
+
+
+@dataclass
+class _Issued:
+    account_url: str
+    dns_names: frozenset[str]
+    certificate: x509.Certificate
+    replaced: bool = False
 
 
 @dataclass
@@ -55,10 +73,12 @@ class FakeCa:
     ) -> None:
         self.knobs = Knobs()
         self.requests: Counter[str] = Counter()
-        """By kind: directory, newAccount, newOrder, order, authorization, challenge, finalize, certificate."""
+        """By kind: directory, newAccount, newOrder, order, authorization, challenge, finalize, certificate, renewalInfo."""
         self.finalized: Counter[str] = Counter()
         """How often each order was finalized, by its URL, refused attempts included."""
         self.issued: list[x509.Certificate] = []
+        self.replaces: list[str | None] = []
+        """What each order that was placed replaces, by its ARI id; those of refused ones are not among them."""
         self._txt_values = txt_values
         self._now = now
         self._lock = threading.RLock()
@@ -68,6 +88,7 @@ class FakeCa:
         self._account_urls: dict[str, str] = {}
         self._orders: dict[str, _Order] = {}
         self._authorizations: dict[str, _Authorization] = {}
+        self._issued: dict[str, _Issued] = {}
 
     # --- what a test may do ---
 
@@ -80,9 +101,9 @@ class FakeCa:
         self._after[method].extend(failures)
 
     def forget_everything(self) -> None:
-        """As a CA does that was set up anew: accounts, orders and authorizations are gone."""
+        """As a CA does that was set up anew: accounts, orders, authorizations and certificates are gone."""
         with self._lock:
-            for memory in (self._account_urls, self._orders, self._authorizations):
+            for memory in (self._account_urls, self._orders, self._authorizations, self._issued):
                 memory.clear()
 
     def invalidate(self, order_url: str, problem: Problem) -> None:
@@ -111,16 +132,21 @@ class FakeCa:
                 raise refused("externalAccountRequired", "a known external account is required", 403)
             return self._account_urls.setdefault(thumbprint(key_pem), self._url("account"))
 
-    def new_order(self, account: CaAccount, dns_names: Sequence[str], profile: str | None) -> OrderObject:
+    def new_order(
+        self, account: CaAccount, dns_names: Sequence[str], profile: str | None, replaces: str | None = None
+    ) -> OrderObject:
         with self._called("new_order", "newOrder"):
             self._check(account)
             if profile is not None and profile not in self.knobs.offers.profiles:
                 raise refused("invalidProfile", f"there is no profile {profile}", 400)
+            if replaces is not None and self.knobs.offers.ari:
+                self._check_replaced(account, frozenset(dns_names), replaces)
+            self.replaces.append(replaces)
             expires_at = self._now() + self.knobs.order_lifetime
             urls = tuple(self._new_authorization(account, dns_name, expires_at) for dns_name in dns_names)
             url = self._url("order")
             said = OrderObject(url, "pending", f"{url}/finalize", urls, expires_at=expires_at)
-            self._orders[url] = _Order(account.account_url, frozenset(dns_names), said)
+            self._orders[url] = _Order(account.account_url, frozenset(dns_names), said, replaces)
             return self._said(self._orders[url])
 
     def order(self, account: CaAccount, order_url: str) -> OrderObject:
@@ -167,6 +193,14 @@ class FakeCa:
                 return order.chain_pem.replace(pem(authority().intermediate), pem(authority().cross_signed))
             return order.chain_pem
 
+    def renewal_info(self, account: CaAccount, ari_id: str) -> RenewalInfo | None:
+        del account
+        if not self.knobs.offers.ari:
+            return None
+        with self._called("renewal_info", "renewalInfo"):
+            known = self._known(ari_id)
+            return self.knobs.windows.get(ari_id) or self.knobs.window(known.certificate)
+
     # --- inside ---
 
     def _called(self, method: Method, kind: str, requests: int = 1) -> Call:
@@ -185,6 +219,21 @@ class FakeCa:
         if order is None or order.account_url != account.account_url:
             raise refused("malformed", "the order is unknown", 404)
         return order
+
+    def _known(self, ari_id: str) -> _Issued:
+        if ari_id not in self._issued:
+            raise refused("malformed", f"there is no certificate {ari_id}", 404)
+        return self._issued[ari_id]
+
+    def _check_replaced(self, account: CaAccount, dns_names: frozenset[str], ari_id: str) -> None:
+        """RFC 9773 §5."""
+        known = self._known(ari_id)
+        if known.account_url != account.account_url:
+            raise refused("unauthorized", "the certificate that is replaced is another account's", 403)
+        if not known.dns_names & dns_names:
+            raise refused("malformed", "the certificate that is replaced shares no name", 400)
+        if known.replaced:
+            raise refused("alreadyReplaced", f"the certificate {ari_id} has been replaced", 409)
 
     def _new_authorization(self, account: CaAccount, identifier: str, expires_at: datetime) -> str:
         url, dns_name = self._url("authorization"), identifier.removeprefix("*.")
@@ -230,7 +279,11 @@ class FakeCa:
             dns_names = ["wrong.example"]
         certificate = issue(public_key, dns_names, self._now(), self.knobs.certificate_lifetime)
         self.issued.append(certificate)
-        return pem(certificate) + pem(authority().intermediate)
+        chain_pem = pem(certificate) + pem(authority().intermediate)
+        self._issued[ari_id(chain_pem) or ""] = _Issued(order.account_url, order.dns_names, certificate)
+        if order.replaces in self._issued:
+            self._issued[order.replaces].replaced = True
+        return chain_pem
 
     def _accept(self, csr_der: bytes, dns_names: frozenset[str]) -> CertificatePublicKeyTypes:
         try:

@@ -37,7 +37,9 @@ def issue(
     names = x509.SubjectAlternativeName([x509.DNSName(each) for each in dns_names])
     issuer = authority().intermediate.subject
     unsigned = _unsigned(_name("Fake Leaf"), issuer, public_key, now, lifetime)
-    return unsigned.add_extension(names, critical=False).sign(authority().key, hashes.SHA256())
+    signed_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority().key.public_key())
+    unsigned = unsigned.add_extension(names, critical=False).add_extension(signed_by, critical=False)
+    return unsigned.sign(authority().key, hashes.SHA256())
 
 
 def read_csr(csr_der: bytes) -> tuple[CertificatePublicKeyTypes, frozenset[str]]:

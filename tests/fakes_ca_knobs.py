@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
+import msgspec
+from cryptography import x509
+
 from application.errors import Failure
 from application.ports import Capabilities
-from domain.acme import Problem
+from domain.acme import Problem, RenewalInfo
 
-Method = Literal["capabilities", "register", "new_order", "order", "authorizations", "answer", "finalize", "chain"]
+Method = Literal[
+    "capabilities", "register", "new_order", "order", "authorizations", "answer", "finalize", "chain", "renewal_info"
+]
 CertificateFault = Literal["wrong_key", "wrong_names", "garbage"]
+
+
+def lets_encrypts_window(certificate: x509.Certificate) -> RenewalInfo:
+    """Around two thirds of the validity, or half of one under ten days, 1 % to each side; asked again after six hours."""
+    begins, validity = (
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc - certificate.not_valid_before_utc,
+    )
+    centre = begins + (validity * 2 / 3 if validity >= timedelta(days=10) else validity / 2)
+    return RenewalInfo(centre - validity / 100, centre + validity / 100, retry_after_seconds=6 * 3600.0)
 
 
 @dataclass
@@ -33,9 +49,17 @@ class Knobs:
     order_lifetime: timedelta = timedelta(days=7)
     eab_kids: set[str] = field(default_factory=set)
     """Where there are any, a binding is required."""
+    window: Callable[[x509.Certificate], RenewalInfo] = lets_encrypts_window
+    """What is suggested for each certificate that is not in `windows`."""
+    windows: dict[str, RenewalInfo] = field(default_factory=dict)
+    """What is suggested for single certificates, by ARI id."""
     offers: Capabilities = field(
-        default_factory=lambda: Capabilities(ari=False, profiles={}, eab_required=False, caa_identities=("ca.fake",))
+        default_factory=lambda: Capabilities(ari=True, profiles={}, eab_required=False, caa_identities=("ca.fake",))
     )
+    """What the directory says. Without `ari` there is no renewal information, and `replaces` means nothing."""
+
+    def turn_ari_off(self) -> None:
+        self.offers = msgspec.structs.replace(self.offers, ari=False)
 
 
 class Call:

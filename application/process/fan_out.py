@@ -6,6 +6,7 @@ once."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from application.event_store import EventStore
@@ -14,7 +15,7 @@ from domain.announcement import Announced
 from domain.delivery import Delivery, delivery_id
 from domain.errors import VersionConflict
 from domain.provenance import Provenance
-from domain.subscription import Audience, Terms
+from domain.terms import Audience, Terms
 
 PROCESS = "delivery"
 TOGETHER = 200  # in one append: a longer one would hold up everybody else's
@@ -60,8 +61,9 @@ class FanOut:
         try:
             self._store.record_each(owed)
         except VersionConflict:  # some were owed before, by one who did not come to the end
-            for one in owed:
-                record_once(self._store, *one)
+            for delivery, by in owed:
+                with suppress(VersionConflict):
+                    self._store.record(delivery, by=by)
 
 
 def owe(terms: Terms, announced: Announced, replay_id: str | None, clock: Clock) -> Delivery:
@@ -77,13 +79,6 @@ def owe(terms: Terms, announced: Announced, replay_id: str | None, clock: Clock)
         replay_id=replay_id,
         now=clock.now(),
     )
-
-
-def record_once(store: EventStore, delivery: Delivery, by: Provenance) -> None:
-    try:
-        store.record(delivery, by=by)
-    except VersionConflict:
-        return  # owed before
 
 
 def _provenance(announced: Announced) -> Provenance:

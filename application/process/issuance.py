@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Protocol
 
 from application.accounts import Accounts
@@ -30,15 +31,17 @@ from application.errors import (
 )
 from application.event_store import EventStore, History
 from application.orders import record_order
-from application.ports import CertificateAuthority, Clock, DnsZone, KeyStore, Resolver, TxtValue, Unseen
+from application.ports import CaAccount, CertificateAuthority, Clock, DnsZone, KeyStore, Resolver, TxtValue, Unseen
 from application.process.todo import NO_LIMITS, Claim, Decision, LeaseLost, Step, logged_step
 from application.provider_config import CommonConfig
+from application.rate_limits import RateLimits
 from application.x509 import CertificateRejected, new_csr_der, new_private_key, read_chain
 from domain.acme import OrderObject
 from domain.certificate import Certificate, Version
-from domain.errors import InvalidFields, NotFound, Refusal, SealBroken
+from domain.errors import CaLimitReached, InvalidFields, NotFound, Refusal, SealBroken
 from domain.order import Order, OrderError, OrderErrorCode, Record, UnseenRecord
 from domain.provenance import Provenance, of_process
+from domain.rate_limit import bucket_named_in
 
 NAME = "issuance"
 
@@ -111,6 +114,9 @@ class OtherOrders(Protocol):
     def is_shown_for_another(self, order_id: str, record_value: str) -> bool:
         """Whether another order in progress has the same TXT value to show."""
 
+    def failed_renewals(self, certificate_id: str, most: int) -> Sequence[str]:
+        """The latest orders for that line that ended without a certificate, the last one first."""
+
 
 class Issuance:
     name = NAME
@@ -125,6 +131,7 @@ class Issuance:
         providers: DnsProviders,
         resolver: Resolver,
         others: OtherOrders,
+        rate_limits: RateLimits,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -135,6 +142,7 @@ class Issuance:
         self._providers = providers
         self._resolver = resolver
         self._others = others
+        self._rate_limits = rate_limits
         self._clock = clock
 
     def lane_limits(self) -> Mapping[str, int]:
@@ -215,8 +223,33 @@ class Issuance:
         order.seal_key(sealed_key_id, new_csr_der(key_pem, order.dns_names), self._clock.now())
 
     def _place_at_ca(self, order: Order) -> None:
-        _, account = self._accounts.at_ca(order.account_id)
-        order.accept(self._ca.new_order(account, order.dns_names, order.profile), self._clock.now())
+        self._rate_limits.require_unblocked(order)
+        account, at_ca = self._accounts.at_ca(order.account_id)
+        try:
+            said = self._ca.new_order(at_ca, order.dns_names, order.profile, order.replaces)
+        except CaRefused as refused:
+            if order.replaces is None or refused.problem.name not in NO_REPLACEMENT:
+                raise
+            if not self._adopt_earlier(order, at_ca):
+                cost = self._rate_limits.cost(account, order.dns_names)
+                order.replacement_refused(refused.problem, cost.taken, self._clock.now())
+        else:
+            order.accept(said, self._clock.now())
+
+    def _adopt_earlier(self, order: Order, at_ca: CaAccount) -> bool:
+        """Whether what was replaced already was so by an order of ours, whose end we never learned of."""
+        for order_id in self._others.failed_renewals(order.certificate_id, MOST_EARLIER):
+            earlier = self._store.load(Order, order_id)
+            if earlier.at_ca is None or earlier.dns_names != order.dns_names:
+                continue
+            try:
+                said = self._ca.order(at_ca, earlier.at_ca.url)
+            except CaRefused:  # the CA has forgotten it
+                continue
+            if said.status == "valid" and said.certificate_url is not None:
+                order.adopt(earlier, said, self._clock.now())
+                return True
+        return False
 
     def _read_authorizations(self, order: Order) -> None:
         account, at_ca = self._accounts.at_ca(order.account_id)
@@ -397,10 +430,16 @@ class Issuance:
             order.wait(wait, now, OrderError("provider_error", str(problem)))
             return
         match problem:
-            case CaThrottled() if problem.problem.name == "rateLimited" and not order.is_renewal:
-                order.fail(_rate_limited(problem), now)
             case CaThrottled() if problem.problem.name == "rateLimited":
-                order.wait(problem.retry_after_seconds, now, _rate_limited(problem))
+                seconds = problem.retry_after_seconds or THROTTLED_OTHERWISE.total_seconds()
+                bucket = bucket_named_in(problem.problem, order.ca, order.account_id, order.dns_names)
+                order.throttled(bucket, now + timedelta(seconds=seconds), now)
+                self._hold_back(
+                    order, seconds, OrderError(RATE_LIMITED, problem.detail, ceil(seconds), problem.problem)
+                )
+            case CaLimitReached():
+                seconds = problem.retry_after_seconds
+                self._hold_back(order, seconds, OrderError(RATE_LIMITED, str(problem), seconds))
             case CaRefused():
                 order.refused_by_ca(problem.problem, now)
             case Retryable():
@@ -414,7 +453,19 @@ class Issuance:
             case _:
                 order.fail(OrderError("backend_error", str(problem)), now)
 
+    def _hold_back(self, order: Order, seconds: float, error: OrderError) -> None:
+        """Renewals wait for as long as it takes; whoever asked for an order is told."""
+        if order.is_renewal:
+            order.wait(seconds, self._clock.now(), error)
+        else:
+            order.fail(error, self._clock.now())
 
+
+RATE_LIMITED: OrderErrorCode = "backend_rate_limited"
+THROTTLED_OTHERWISE = timedelta(hours=1)  # where the CA does not say until when
+NO_REPLACEMENT = frozenset({"alreadyReplaced", "malformed", "unauthorized"})
+"""What CAs say to a `replaces` that they do not take (RFC 9773 §5 names the first)."""
+MOST_EARLIER = 3
 LONG_WAIT = timedelta(minutes=1)
 REPUBLISH_AFTER = 3
 MOST_DOWNLOADS = 5  # a chain that is no chain comes as an answer that is no ACME, and no number of tries mends it
@@ -426,16 +477,6 @@ def _by_provider(records: Sequence[Record]) -> Mapping[str, Sequence[Record]]:
     for record in records:
         by_provider.setdefault(record.dns_provider_id, []).append(record)
     return by_provider
-
-
-def _rate_limited(problem: CaThrottled) -> OrderError:
-    seconds = problem.retry_after_seconds
-    return OrderError(
-        "backend_rate_limited",
-        problem.detail,
-        retry_after_seconds=None if seconds is None else max(1, round(seconds)),
-        problem=problem.problem,
-    )
 
 
 def _code_of(failure: Failure) -> OrderErrorCode:

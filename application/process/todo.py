@@ -103,8 +103,9 @@ class Process(Protocol):
 
     name: str
 
-    def perform(self, claim: Claim) -> None:
-        """Does what is due for the claim's subject. May be called again for the same step after a crash."""
+    def perform(self, claim: Claim) -> timedelta | None:
+        """Does what is due for the claim's subject. May be called again for the same step after a crash. Where there was
+        nothing to record it says after how long to look again."""
 
     def give_up(self, claim: Claim) -> None:
         """Records the end of what has crashed again and again: giving up is an event."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from itertools import islice
 from typing import assert_never
 
-from application.announcements import Announcements, wanted
+from application.announcements import Announcements, looked_through
 from application.event_store import EventStore, History
 from application.ports import Clock, KeyStore
 from application.process.fan_out import TOGETHER, owe
@@ -17,6 +16,7 @@ from domain.provenance import Provenance, of_process
 from domain.subscription import Replay, Subscription
 
 NAME = "subscription"
+MOST_PAGES = 25  # of the history in one step: others have a turn between
 
 
 class OweReplay(Step, frozen=True): ...
@@ -86,10 +86,12 @@ class Upkeep:
 
     def _owe(self, subscription: Subscription, replay: Replay, claim: Claim) -> None:
         terms = subscription.terms()
-        events = list(islice(wanted(self._announcements, terms, replay.after, replay.upto), TOGETHER))
+        found, upto = looked_through(self._announcements, terms, replay.after, replay.upto, MOST_PAGES, enough=TOGETHER)
+        if len(found) > TOGETHER:
+            found, upto = found[:TOGETHER], found[TOGETHER - 1]
+        events = self._announcements.all_announced_at(found)
         deliveries = [owe(terms, announced, replay.id, self._clock) for announced in events]
-        is_last = len(events) < TOGETHER
-        subscription.replay_advanced(replay.id, replay.upto if is_last else events[-1].position, self._clock.now())
+        subscription.replay_advanced(replay.id, upto, self._clock.now())
         self._store.record(*deliveries, subscription, by=self._by(subscription), claim=claim)
 
     def _shred(self, subscription: Subscription, due_at: datetime, claim: Claim) -> None:

@@ -22,6 +22,7 @@ HEARTBEAT_SECONDS = 5.0
 LONGEST_IDLE_SECONDS = 1.0  # a notification may be lost with its connection
 CRASHED_RETRY = timedelta(seconds=2)
 LONGEST_CRASHED_RETRY = timedelta(minutes=5)
+NOW = timedelta()
 MOST_CRASHES = 20  # by then more than an hour has gone by, and a fault of ours will not mend itself
 
 log = structlog.get_logger()
@@ -84,10 +85,10 @@ class Worker:
     def _perform(self, claim: Claim) -> tuple[timedelta, bool]:
         """After how long the row may be claimed again, if it is still there, and whether this counts as a crash."""
         started = monotonic()
-        outcome, retry_in = "done", timedelta()
+        outcome, retry_in = "done", NOW
         with structlog.contextvars.bound_contextvars(process=claim.process, subject=claim.subject):
             try:
-                self._process.perform(claim)
+                retry_in = self._process.perform(claim) or NOW
             except LeaseLost:
                 outcome = "lease_lost"
             except VersionConflict:

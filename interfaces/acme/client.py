@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import httpx
 import msgspec
@@ -13,13 +14,13 @@ from josepy.json_util import encode_b64jose
 
 from application.ports import CaAccount, Capabilities, ExternalAccountBinding
 from application.secret_value import SecretValue
-from domain.acme import AuthorizationObject, OrderObject
+from domain.acme import AuthorizationObject, OrderObject, RenewalInfo
 from interfaces.acme import resources
 from interfaces.acme.account_key import signing_key
 from interfaces.acme.chains import chain_in, topmost_issuer
 from interfaces.acme.external_account import binding
 from interfaces.acme.links import alternate_urls, location
-from interfaces.acme.server import AcmeServer
+from interfaces.acme.server import AcmeServer, system_now
 from interfaces.egress import Egress
 from interfaces.retry_after import retry_after_seconds
 
@@ -32,10 +33,17 @@ class AcmeClient:
 
     The servers used last are kept, with their connections, directories and nonces."""
 
-    def __init__(self, egress: Egress, user_agent: str, timeout_seconds: float = 60) -> None:
+    def __init__(
+        self,
+        egress: Egress,
+        user_agent: str,
+        timeout_seconds: float = 60,
+        now: Callable[[], datetime] = system_now,
+    ) -> None:
         self._egress = egress
         self._user_agent = user_agent
         self._timeout_seconds = timeout_seconds
+        self._now = now
         self._lock = threading.Lock()
         self._servers: OrderedDict[tuple[str, str | None], AcmeServer] = OrderedDict()
 
@@ -69,11 +77,14 @@ class AcmeClient:
         )
         return location(server.post(url, registration.json_dumps().encode(), key, account_url=None))
 
-    def new_order(self, account: CaAccount, dns_names: Sequence[str], profile: str | None) -> OrderObject:
+    def new_order(
+        self, account: CaAccount, dns_names: Sequence[str], profile: str | None, replaces: str | None = None
+    ) -> OrderObject:
+        # Not as messages.NewOrder, which knows no `replaces`.
+        identifiers = tuple(resources.NewIdentifier(dns_name) for dns_name in dns_names)
+        wanted = msgspec.json.encode(resources.NewOrder(identifiers, profile, replaces))
         server = self._server(account.directory_url, account.ca_bundle_pem)
-        identifiers = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=dns_name) for dns_name in dns_names]
-        wanted = messages.NewOrder(identifiers=identifiers, profile=profile)
-        response = self._post(account, server.directory().new_order, wanted.json_dumps().encode())
+        response = self._post(account, server.directory().new_order, wanted)
         return self._order(account, response, location(response))
 
     def order(self, account: CaAccount, order_url: str) -> OrderObject:
@@ -100,6 +111,13 @@ class AcmeClient:
         alternates = (chain_in(self._download(account, url)) for url in alternate_urls(response))
         return next((each for each in alternates if topmost_issuer(each) == preferred_chain), chain_pem)
 
+    def renewal_info(self, account: CaAccount, ari_id: str) -> RenewalInfo | None:
+        server = self._server(account.directory_url, account.ca_bundle_pem)
+        if not (renewal_info_url := server.directory().renewal_info):
+            return None
+        response = server.get(f"{renewal_info_url.rstrip('/')}/{ari_id}")
+        return server.resource(response, resources.Renewal).at(retry_after_seconds(response.headers))
+
     def close(self) -> None:
         """Ends the threads and the connections. Nothing may be asked afterwards."""
         for server in self._servers.values():
@@ -109,8 +127,8 @@ class AcmeClient:
         place = (directory_url, ca_bundle_pem)
         with self._lock:
             if place not in self._servers:
-                http = self._egress.client(ca_bundle_pem, timeout_seconds=self._timeout_seconds)
-                self._servers[place] = AcmeServer(directory_url, http, self._user_agent)
+                http = self._egress.client(ca_bundle_pem, self._timeout_seconds, measured_as=directory_url)
+                self._servers[place] = AcmeServer(directory_url, http, self._user_agent, now=self._now)
             self._servers.move_to_end(place)
             while len(self._servers) > _MOST_SERVERS:
                 self._servers.popitem(last=False)  # it ends with whoever is still asking it

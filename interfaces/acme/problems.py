@@ -12,9 +12,10 @@ import msgspec
 from application.errors import CaRefused, CaThrottled, CaUnavailable
 from domain.acme import Problem, Subproblem
 from interfaces.foreign_text import clean
-from interfaces.retry_after import retry_after_seconds
+from interfaces.retry_after import retry_after_seconds, seconds_in_words
 
 _MOST_SUBPROBLEMS = 200
+_LONGEST_LIMIT_SECONDS = 8 * 86400.0  # Let's Encrypt's longest window is a week
 
 
 def problem_of(document: object) -> Problem | None:
@@ -50,11 +51,18 @@ def failure_in(response: httpx.Response, problem: Problem | None) -> CaThrottled
     a URL of a stranger could lead to somebody whose words are not his to read."""
     status, retry_after = response.status_code, retry_after_seconds(response.headers)
     detail = clean(f"HTTP {status} from {response.url}" + (f": {problem.detail}" if problem else ""))
-    if status == httpx.codes.TOO_MANY_REQUESTS or (problem and problem.name == "rateLimited"):
+    if problem and problem.name == "rateLimited":
+        return CaThrottled(problem, _limited_seconds(response, problem))
+    if status == httpx.codes.TOO_MANY_REQUESTS:
         return CaThrottled(problem or Problem("about:blank", detail), retry_after)
     if problem is None or problem.name == "serverInternal" or not httpx.codes.is_client_error(status):
         return CaUnavailable(detail, retry_after)
     return CaRefused(problem, status)
+
+
+def _limited_seconds(response: httpx.Response, problem: Problem) -> float | None:
+    said = retry_after_seconds(response.headers, _LONGEST_LIMIT_SECONDS)
+    return seconds_in_words(problem.detail, response.headers, _LONGEST_LIMIT_SECONDS) if said is None else said
 
 
 def _subproblem(document: dict[str, Any]) -> Subproblem:

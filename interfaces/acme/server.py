@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import httpx
@@ -16,8 +17,10 @@ from acme.jws import JWS
 from application.errors import CaTimedOut, CaUnavailable, Failure, ResolverFailed
 from domain.acme import Problem
 from interfaces.acme.account_key import SigningKey
+from interfaces.acme.clock_skew import ClockSkew
 from interfaces.acme.nonces import NoncePool, nonce_in
 from interfaces.acme.problems import failure_in, problem_in
+from interfaces.clock import SystemClock
 from interfaces.foreign_text import clean
 
 _MOST_TRIES = 100
@@ -25,10 +28,13 @@ _MOST_TRIES = 100
 
 _DIRECTORY_SECONDS = 24 * 3600.0
 _OLD_DIRECTORY_SECONDS = 300.0
+_DOUBTED_DIRECTORY_SECONDS = 3600.0
 _AT_THE_SAME_TIME = 8
 
 Resource = TypeVar("Resource")
 Said = TypeVar("Said")
+
+system_now = SystemClock().now
 
 
 class Meta(msgspec.Struct, frozen=True, rename="camel"):
@@ -47,10 +53,12 @@ class Directory(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _Reading(NamedTuple):
-    """What came of reading the directory, None before the first time; and until when (monotonic) it need not be read."""
+    """What came of reading the directory, None before the first time; and until when (monotonic) it need not be read,
+    or not even where it is doubted."""
 
     outcome: Directory | Failure | None = None
     until: float = 0.0
+    undoubted_until: float = 0.0
 
 
 class AcmeServer:
@@ -59,17 +67,29 @@ class AcmeServer:
     Its connections end with `close`, or when nobody holds it any more."""
 
     def __init__(
-        self, directory_url: str, http: httpx.Client, user_agent: str, monotonic: Callable[[], float] = time.monotonic
+        self,
+        directory_url: str,
+        http: httpx.Client,
+        user_agent: str,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = system_now,
     ) -> None:
         self._directory_url = directory_url
         self._http = http
         self._headers = {"User-Agent": user_agent, "Accept-Language": "en"}
         self._monotonic = monotonic
+        self._now = now
+        self._skew = ClockSkew(monotonic)
         self._nonces = NoncePool()
         self._threads = ThreadPoolExecutor(_AT_THE_SAME_TIME, thread_name_prefix="acme")
         self._close = weakref.finalize(self, http.close)
         self._known = _Reading()
         self._reading = threading.Lock()
+
+    @property
+    def skew_seconds(self) -> float | None:
+        """By how much its clock was ahead of ours at its last answer; None before one that said the time."""
+        return self._skew.seconds
 
     def directory(self) -> Directory:
         """Read once a day, and again after an answer that does not fit it. Who asks while it is being read shares what
@@ -106,12 +126,19 @@ class AcmeServer:
             raise self._failure(response, problem)
         raise CaUnavailable(f"{url}: {_MOST_TRIES} nonces were refused")
 
+    def get(self, url: str) -> httpx.Response:
+        """A plain GET that succeeded, which needs no nonce (RFC 9773 §4.1)."""
+        response = self._send("GET", url)
+        if response.is_success:
+            return response
+        raise self._failure(response, problem_in(response))
+
     def resource(self, response: httpx.Response, kind: type[Resource]) -> Resource:
         """The JSON in a response. One that does not fit has the directory read again."""
         try:
             return self._decode(response, kind)
         except CaUnavailable:
-            self._forget_directory()
+            self._doubt_directory(response)
             raise
 
     def at_the_same_time(self, ask: Callable[[str], Said], urls: Sequence[str]) -> list[Said]:
@@ -133,15 +160,17 @@ class AcmeServer:
             response = self._send("GET", self._directory_url)
             if not response.is_success:
                 raise failure_in(response, problem_in(response))
-            return _Reading(self._decode(response, Directory), now + _DIRECTORY_SECONDS)
+            read = self._decode(response, Directory)
+            return _Reading(read, now + _DIRECTORY_SECONDS, now + _DOUBTED_DIRECTORY_SECONDS)
         except Failure as failure:
             if isinstance(before, Directory):
-                return _Reading(before, now + _OLD_DIRECTORY_SECONDS)
+                again = now + _OLD_DIRECTORY_SECONDS
+                return _Reading(before, again, again)
             return _Reading(failure)
 
     def _failure(self, response: httpx.Response, problem: Problem | None) -> Failure:
         if response.status_code == httpx.codes.NOT_FOUND:
-            self._forget_directory()
+            self._doubt_directory(response)
         return failure_in(response, problem)
 
     def _new_nonce(self) -> bytes:
@@ -156,12 +185,15 @@ class AcmeServer:
     def _send(
         self, method: str, url: str, content: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
+        sent_at = self._now()
         try:
-            return self._http.request(method, url, content=content, headers={**self._headers, **(headers or {})})
+            response = self._http.request(method, url, content=content, headers={**self._headers, **(headers or {})})
         except httpx.TimeoutException as error:
             raise CaTimedOut(clean(f"{method} {url}: no answer in time")) from error
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ResolverFailed) as error:  # UnicodeError: no IDNA
             raise CaUnavailable(clean(f"{method} {url}: {str(error) or type(error).__name__}")) from error
+        self._skew.observe(response, sent_at, self._now())
+        return response
 
     def _decode(self, response: httpx.Response, kind: type[Resource]) -> Resource:
         try:
@@ -169,5 +201,10 @@ class AcmeServer:
         except (ValueError, RecursionError) as error:
             raise CaUnavailable(clean(f"{response.url} is malformed: {error}")) from error
 
-    def _forget_directory(self) -> None:
-        self._known = _Reading()
+    def _doubt_directory(self, response: httpx.Response) -> None:
+        """After an answer that does not fit it the directory is read again. Who GETs asks about a certificate, of which
+        there are many, and each may be unknown to the CA for ever: then at most once an hour."""
+        if response.request.method == "GET":
+            self._known = self._known._replace(until=min(self._known.until, self._known.undoubted_until))
+        else:
+            self._known = _Reading()

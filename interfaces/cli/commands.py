@@ -51,7 +51,7 @@ def operator(tenant_id: str = DEFAULT_TENANT) -> Provenance:
 
 
 def _migrate(wanted: Namespace, parts: Parts) -> int:
-    done = migrate(parts.pool, parts.history.read)
+    done = migrate(parts.pool, parts.history.read, parts.store, parts.decisions)
     _show(wanted, {"done": done}, done or ["nothing to do"])
     return OK
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from queue import SimpleQueue
 
 import structlog
@@ -53,12 +54,14 @@ def serve(parts: Parts, *, api: bool, worker: bool) -> int:
             wakes += _add_worker(threads, parts)
         if api:
             wakes.append(parts.services.long_polls.wake)
-            _add_api(threads, parts)
+            _add_api(threads, parts, works=worker)
             log.info("listening", url=parts.settings.base_url)
         else:
             log.info("working", slots=parts.settings.workers)
+        threads.add("measurements", parts.measurements.run, lambda: None)
         threads.add("listener", Listener(parts.conninfo, wakes).run, lambda: None)
         threads.run()
+    parts.measurements.flush()
     log.info("stopped")
     return FAILED if threads.failed else OK
 
@@ -117,12 +120,13 @@ def _add_worker(threads: _Threads, parts: Parts) -> Sequence[Callable[[], object
         threads.add(process.name, Worker(parts.todo, process, slots, wake).run, wake.set)
         wakes.append(wake.set)
     history = threading.Event()
+    threads.add("responses", parts.services.responses.run, lambda: None)
     threads.add("followers", Followers(parts.pool, parts.followers, history).run, history.set)
     return [*wakes, history.set]
 
 
-def _add_api(threads: _Threads, parts: Parts) -> None:
-    server = _api(parts)
+def _add_api(threads: _Threads, parts: Parts, *, works: bool) -> None:
+    server = _api(parts, works=works)
 
     def end() -> None:
         parts.services.long_polls.close()
@@ -131,11 +135,11 @@ def _add_api(threads: _Threads, parts: Parts) -> None:
     threads.add("api", lambda _: server.run(), end)
 
 
-def _api(parts: Parts) -> uvicorn.Server:
+def _api(parts: Parts, *, works: bool) -> uvicorn.Server:
     settings = parts.settings
     host, port = settings.bind
     config = uvicorn.Config(
-        build_app(parts.services, handler_threads=HANDLER_THREADS),
+        build_app(replace(parts.services, works=works), handler_threads=HANDLER_THREADS),
         host=host,
         port=port,
         http="h11",  # it bounds a request's head; the faster parser does not

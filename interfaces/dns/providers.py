@@ -15,10 +15,12 @@ from domain.errors import FieldProblem, InvalidFields
 from interfaces.dns.egress import Egress
 from interfaces.dns.embedded import EmbeddedValues, EmbeddedZone
 from interfaces.dns.locks import ThreadLocks, ZoneLock
+from interfaces.dns.measured import MeasuredZone
 from interfaces.dns.rfc2136 import Rfc2136Config, Rfc2136Credentials, Rfc2136Zone
 from interfaces.dns.route53 import Route53Account, Route53Config, Route53Credentials
 from interfaces.dns.route53_zone import Route53Zone
 from interfaces.dns.settings import Credentials, NoConfig, settings_of
+from interfaces.measurements import Measurements
 
 MOST_KEPT = 256  # connected zones, of which each may hold a boto3 client
 
@@ -28,10 +30,17 @@ class Providers:
 
     `lock` must exclude all processes that write to the same zones; the default only excludes threads."""
 
-    def __init__(self, embedded_values: EmbeddedValues, egress: Egress, lock: ZoneLock | None = None) -> None:
+    def __init__(
+        self,
+        embedded_values: EmbeddedValues,
+        egress: Egress,
+        lock: ZoneLock | None = None,
+        measurements: Measurements | None = None,
+    ) -> None:
         self._embedded_values = embedded_values
         self._egress = egress
         self._lock = lock or ThreadLocks()
+        self._measurements = measurements or Measurements()
         self._types: dict[str, Callable[[ProviderAccess], DnsZone]] = {
             "route53": self._route53,
             "rfc2136": self._rfc2136,
@@ -47,7 +56,8 @@ class Providers:
         identity = _identity(access)
         with self._keeping:
             if identity not in self._kept:
-                self._kept[identity] = self._types[access.provider_type](access)
+                zone = self._types[access.provider_type](access)
+                self._kept[identity] = MeasuredZone(zone, access.provider_type, self._measurements)
             self._kept.move_to_end(identity)
             while len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)

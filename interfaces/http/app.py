@@ -25,6 +25,7 @@ from interfaces.http import (
     dns_providers,
     orders,
     polling,
+    rate_limits,
     secrets,
     subscriptions,
     system,
@@ -47,6 +48,7 @@ HANDLERS = (
     accounts.register_account,
     accounts.list_accounts,
     accounts.get_account,
+    rate_limits.get_budget,
     orders.issue,
     orders.list_orders,
     orders.get_order,
@@ -56,6 +58,9 @@ HANDLERS = (
     certificates.get_pem,
     certificates.get_private_key,
     certificates.renew,
+    certificates.revise_certificate,
+    certificates.explain,
+    certificates.release_renewal,
     subscriptions.subscribe,
     subscriptions.list_subscriptions,
     subscriptions.get_subscription,
@@ -72,6 +77,7 @@ HANDLERS = (
     system.health,
     system.ready,
     system.get_version,
+    system.get_metrics,
 )
 
 FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
+from litestar.openapi.spec import Operation
+from litestar.openapi.spec import RequestBody as DescribedBody
 
 from interfaces.http.problems import BadRequest
 
@@ -24,6 +27,15 @@ class RequestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(…)"
+
+
+@dataclass
+class WithOptionalBody(Operation):
+    """Of a route whose body may be absent: the framework describes every body as required."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.request_body, DescribedBody):
+            self.request_body.required = False
 
 
 async def require_strict_body(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Request, Response, get, patch, post
 from litestar.params import FromPath, FromQuery, JSONBody
+from msgspec import UNSET, UnsetType
 
 from application.caller import Caller
+from application.certificates import NewName
+from application.explanations import Explanation, ShownCost, shown_cost
 from domain.errors import NotFound
 from interfaces.http.authentication import FromApp, FromToken
-from interfaces.http.bodies import RequestBody
-from interfaces.http.orders import RUNNING, order_answer
+from interfaces.http.bodies import Name, RequestBody, WithOptionalBody
+from interfaces.http.orders import RUNNING, order_view
 from interfaces.http.pages import FromPage
 from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
@@ -23,6 +26,7 @@ from projections.certificates import CERTIFICATES, CertificateView, shown
 from projections.orders import OrderView
 
 PEM_FILE = "application/x-pem-file"
+Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 
 class PrivateKeyRequest(RequestBody, frozen=True):
@@ -39,8 +43,27 @@ class PrivateKeyAnswer(msgspec.Struct, frozen=True):
 
 
 class Renew(RequestBody, frozen=True):
-    reason: str = "requested"
+    reason: Reason = "requested"
     new_key: bool = True
+
+
+class RenewalAnswer(OrderView, frozen=True):
+    """The order, and what it costs; `cost` is None for one that was in progress already."""
+
+    cost: ShownCost | None = None
+
+
+class Revise(RequestBody, frozen=True):
+    """What is left out stays."""
+
+    auto_renew: bool | UnsetType = UNSET
+    name: Name | UnsetType | None = UNSET
+
+
+class Release(RequestBody, frozen=True):
+    """`reason` is put on record."""
+
+    reason: Reason
 
 
 class CertificateList(msgspec.Struct, frozen=True):
@@ -95,6 +118,7 @@ def get_pem(
 
 @post(
     "/pki/certificates/{certificate_id:str}/private-key",
+    operation_class=WithOptionalBody,
     opt={"scope": "pki:export"},
     responses=ERRORS,
     status_code=200,
@@ -111,6 +135,7 @@ def get_private_key(
 
 @post(
     "/pki/certificates/{certificate_id:str}/renew",
+    operation_class=WithOptionalBody,
     opt={"scope": "pki:issue"},
     status_code=202,
     responses={**ERRORS, 200: RUNNING},
@@ -118,13 +143,53 @@ def get_private_key(
 )
 def renew(
     certificate_id: FromPath[str], caller: FromToken, services: FromApp, data: JSONBody[Renew | None] = None
-) -> Response[OrderView]:
-    """An order for the next version under the same id; 200 with the running one where there is one."""
+) -> Response[RenewalAnswer]:
+    """An order for the next version under the same id; 200 with the running one where there is one. `cost` says whether
+    the CA counts it, and why; `explain` says so beforehand."""
     wanted = data or Renew()
-    order_id, is_new = services.orders.renew(
-        certificate_id, reason=wanted.reason, new_key=wanted.new_key, caller=caller
+    placed = services.renewals.renew(certificate_id, reason=wanted.reason, new_key=wanted.new_key, caller=caller)
+    order = msgspec.structs.asdict(order_view(services, caller, placed.order_id))
+    cost = None if placed.cost is None else shown_cost(placed.cost, placed.ca)
+    return Response(
+        RenewalAnswer(**order, cost=cost),
+        status_code=202 if placed.is_new else 200,
+        headers={"Location": f"/v1/pki/acme/orders/{placed.order_id}"},
     )
-    return order_answer(services, caller, order_id, is_new=is_new)
+
+
+@patch("/pki/certificates/{certificate_id:str}", opt={"scope": "pki:issue"}, responses=ERRORS, sync_to_thread=True)
+def revise_certificate(
+    certificate_id: FromPath[str], data: JSONBody[Revise], caller: FromToken, services: FromApp
+) -> CertificateView:
+    """Whether it is renewed by itself, and its name."""
+    services.certificates.revise(
+        certificate_id,
+        caller,
+        auto_renew=None if data.auto_renew is UNSET else data.auto_renew,
+        new_name=None if data.name is UNSET else NewName(data.name),
+    )
+    return shown(_view(services, caller, certificate_id), services.clock.now())
+
+
+@get("/pki/certificates/{certificate_id:str}/explain", opt={"scope": "pki:read"}, responses=ERRORS, sync_to_thread=True)
+def explain(certificate_id: FromPath[str], caller: FromToken, services: FromApp) -> Explanation:
+    """Why it will be renewed when it will, or will not; every sentence names the event that it rests on."""
+    return services.explanations.explain(certificate_id, caller)
+
+
+@post(
+    "/pki/certificates/{certificate_id:str}/release-renewal",
+    opt={"scope": "pki:admin"},
+    status_code=200,
+    responses=ERRORS,
+    sync_to_thread=True,
+)
+def release_renewal(
+    certificate_id: FromPath[str], data: JSONBody[Release], caller: FromToken, services: FromApp
+) -> CertificateView:
+    """Lifts the breaker that holds its renewals; nothing happens where it does not."""
+    services.renewals.release(certificate_id, data.reason, caller)
+    return shown(_view(services, caller, certificate_id), services.clock.now())
 
 
 def _view(services: Services, caller: Caller, certificate_id: str) -> CertificateView:

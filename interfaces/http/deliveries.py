@@ -11,7 +11,7 @@ from litestar import Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from application.subscriptions import is_within_limits
+from application.rights import is_within_limits
 from domain.delivery import DEAD_LETTERS_KEPT
 from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import RequestBody
@@ -45,11 +45,13 @@ class ReplayFrom(RequestBody, frozen=True, rename={"since": "from", "until": "to
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """The first and last position that is looked at, and how many events there are to be sent."""
+    """The first and last position that is looked at, and how many events there are to be sent. Where the history is very
+    long they are counted up to the position `counted_upto` only, and all the same sent up to the last."""
 
     first: int
     last: int
     count: int
+    counted_upto: int
     dry_run: bool
 
 
@@ -91,7 +93,8 @@ def list_deliveries(
 def redeliver(
     subscription_id: FromPath[str], delivery_id: FromPath[str], caller: FromToken, services: FromApp
 ) -> DeliveryView:
-    """From the first attempt on again, whatever became of it; one that waits is tried at once."""
+    """From the first attempt on again, whatever became of it; one that waits is tried at once. A dead letter is not found
+    any more after 30 days."""
     services.subscriptions.redeliver(subscription_id, delivery_id, caller)
     view: DeliveryView = one(DELIVERIES, "delivery", services, caller, delivery_id)
     return view
@@ -109,7 +112,7 @@ def replay(
 ) -> Response[Replayed]:
     """202: the events will be sent, or given out, again. 200 with `dry_run`."""
     plan = services.subscriptions.replay(subscription_id, data.since, data.until, caller, dry_run=data.dry_run)
-    replayed = Replayed(plan.after + 1, plan.upto, plan.count, data.dry_run)
+    replayed = Replayed(plan.after + 1, plan.upto, plan.count, plan.counted_upto, data.dry_run)
     return Response(replayed, status_code=200 if data.dry_run else 202)
 
 

@@ -13,7 +13,7 @@ from litestar.params import FromPath, JSONBody
 from application.caller import Caller
 from application.dns_providers import Verification
 from interfaces.http.authentication import FromApp, FromToken
-from interfaces.http.bodies import Name, RequestBody
+from interfaces.http.bodies import Name, RequestBody, WithOptionalBody
 from interfaces.http.outside import outside_call
 from interfaces.http.pages import FromPage
 from interfaces.http.problems import ERRORS
@@ -78,6 +78,7 @@ def get_provider(provider_id: FromPath[str], caller: FromToken, services: FromAp
 
 @post(
     "/dns/providers/{provider_id:str}/verify",
+    operation_class=WithOptionalBody,
     opt={"scope": "pki:admin"},
     responses=ERRORS,
     status_code=200,

@@ -6,7 +6,8 @@ wait for it."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -14,11 +15,14 @@ import structlog
 
 from application.errors import StoreUnavailable
 from domain.announcement import Announced
-from domain.subscription import Audience, Terms
+from domain.errors import TooMany
+from domain.terms import Audience, Terms
 from interfaces.http.problems import TooBusy
 
 MOST_WAITING = 5000
+MOST_WAITING_EACH = 10  # of one subscription
 PAGE = 500
+AGAIN_SECONDS = 1.0
 
 Read = Callable[[int, int], Sequence[Announced]]
 Asking = tuple[Terms, str]
@@ -32,6 +36,8 @@ log = structlog.get_logger()
 
 @dataclass(eq=False)
 class _Waiter:
+    """`upto` is the position up to which was looked for it."""
+
     terms: Terms
     upto: int
     token_id: str
@@ -51,7 +57,8 @@ class LongPolls:
         self._threads = threads
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[_Waiter] = set()
-        self._read_upto = 0
+        self._of_each: Counter[str] = Counter()
+        self._audience = _KeptAudience()
         self._has_grown = False
         self._reader: asyncio.Task[None] | None = None
         self.is_closed = False
@@ -67,16 +74,17 @@ class LongPolls:
 
     async def wait(self, terms: Terms, upto: int, token_id: str, seconds: float) -> Sequence[Announced]:
         """What the terms ask for behind the position `upto`. Nothing when the time is over, or where it is better to look
-        again: also when the subscription changed meanwhile, or the token ended. Raises TooBusy."""
+        again: when the subscription changed meanwhile, or the token ended. Raises TooBusy, TooMany."""
         self._loop = asyncio.get_running_loop()
-        if self.is_closed or (self._waiting and upto < self._read_upto):
+        if self.is_closed:
             return ()
         if len(self._waiting) >= MOST_WAITING:
-            raise TooBusy
-        if not self._waiting:
-            self._read_upto = upto
+            raise TooBusy("too many polls wait here")
+        if self._of_each[terms.subscription_id] >= MOST_WAITING_EACH:
+            raise TooMany(f"{MOST_WAITING_EACH} polls of this subscription wait already")
         waiter = _Waiter(terms, upto, token_id, self._loop.create_future())
         self._waiting.add(waiter)
+        self._of_each[terms.subscription_id] += 1
         self._grown()  # it may have, before anybody waited
         try:
             return await asyncio.wait_for(waiter.told, seconds)
@@ -84,6 +92,9 @@ class LongPolls:
             return ()
         finally:
             self._waiting.discard(waiter)
+            self._of_each[terms.subscription_id] -= 1
+            if not self._of_each[terms.subscription_id]:
+                del self._of_each[terms.subscription_id]
 
     def _in_loop(self, call: Callable[[], None]) -> None:
         if self._loop is not None and not self._loop.is_closed():
@@ -104,20 +115,20 @@ class LongPolls:
             self._has_grown = False
             waiting = tuple(self._waiting)
             try:
-                found = await loop.run_in_executor(self._threads, self._find, self._read_upto, waiting)
+                upto, told = await loop.run_in_executor(self._threads, self._find, waiting)
             except StoreUnavailable as failure:
                 log.warning("store_unavailable", detail=failure.detail)
-                loop.call_later(failure.retry_after_seconds or 1.0, self._grown)
+                loop.call_later(failure.retry_after_seconds or AGAIN_SECONDS, self._grown)
                 return
-            self._read_upto, told = found
+            for waiter in waiting:
+                waiter.upto = max(waiter.upto, upto)
             for waiter, announced in told.items():
                 _tell(waiter, announced)
-            for waiter in self._waiting.difference(waiting):
-                if waiter.upto < self._read_upto:  # came while this was read, and may have missed it
-                    _tell(waiter, ())
 
-    def _find(self, after: int, waiting: Sequence[_Waiter]) -> tuple[int, Mapping[_Waiter, Sequence[Announced]]]:
-        """Up to which position was read, and who is to be told what. In a thread."""
+    def _find(self, waiting: Sequence[_Waiter]) -> tuple[int, Mapping[_Waiter, Sequence[Announced]]]:
+        """Up to which position was read, from the one on who has seen the least, and who is to be told what. In a
+        thread."""
+        after = min(waiter.upto for waiter in waiting)
         page = self._read(after, PAGE)
         if not page:
             return after, {}
@@ -126,17 +137,32 @@ class LongPolls:
         by_terms: dict[Terms, list[_Waiter]] = {}
         for waiter in waiting:
             by_terms.setdefault(waiter.terms, []).append(waiter)
-        audience = Audience(list(by_terms))
+        audience = self._audience.of(by_terms)
         told: dict[_Waiter, list[Announced]] = {}
         for announced in page:
             for terms in audience.of(announced):
-                for waiter in by_terms[terms]:
+                for waiter in by_terms.get(terms, ()):
                     if announced.position > waiter.upto:
                         told.setdefault(waiter, []).append(announced)
         still_so = self._still_so([waiter.asking for waiter in told]) if told else frozenset()
         return page[-1].position, {
             waiter: announced if waiter.asking in still_so else () for waiter, announced in told.items()
         }
+
+
+class _KeptAudience:
+    """Making an audience costs more than asking it: one of more terms is as good, while those who poll come and go."""
+
+    def __init__(self) -> None:
+        self._terms: frozenset[Terms] = frozenset()
+        self._audience = Audience(())
+
+    def of(self, terms: Iterable[Terms]) -> Audience:
+        """That finds all of these, and may find as many others."""
+        asked = frozenset(terms)
+        if not asked <= self._terms or len(self._terms) > 2 * len(asked):
+            self._terms, self._audience = asked, Audience(list(asked))
+        return self._audience
 
 
 def _tell(waiter: _Waiter, announced: Sequence[Announced]) -> None:

@@ -62,7 +62,11 @@ def issue(data: JSONBody[Issue], caller: FromToken, services: FromApp) -> Respon
         name=data.name,
         caller=caller,
     )
-    return order_answer(services, caller, order_id, is_new=is_new)
+    return Response(
+        order_view(services, caller, order_id),
+        status_code=202 if is_new else 200,
+        headers={"Location": f"/v1/pki/acme/orders/{order_id}"},
+    )
 
 
 @get("/pki/acme/orders", opt={"scope": "pki:read"}, responses=ERRORS, sync_to_thread=True)
@@ -105,11 +109,3 @@ def cancel_order(order_id: FromPath[str], caller: FromToken, services: FromApp) 
 def order_view(services: Services, caller: Caller, order_id: str) -> OrderView:
     view: OrderView = one(ORDERS, "order", services, caller, order_id)
     return view
-
-
-def order_answer(services: Services, caller: Caller, order_id: str, *, is_new: bool) -> Response[OrderView]:
-    return Response(
-        order_view(services, caller, order_id),
-        status_code=202 if is_new else 200,
-        headers={"Location": f"/v1/pki/acme/orders/{order_id}"},
-    )

@@ -13,7 +13,7 @@ from interfaces.http.services import Services
 def outside_call(services: Services) -> Iterator[None]:
     """Raises TooBusy instead of waiting for its turn."""
     if not services.outside.acquire(blocking=False):
-        raise TooBusy
+        raise TooBusy("too many requests wait for others outside")
     try:
         yield
     finally:

@@ -58,7 +58,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class TooBusy(Exception):
-    """So many requests wait for somebody outside that one more would hold up the others."""
+    """So many wait here, whoever they are, that one more would hold up the others. Its text says for what they wait."""
 
 
 class ClientGone(Exception):
@@ -85,8 +85,15 @@ NOT_FOUND_CODES = {
     "delivery": "delivery_not_found",
 }
 
+CONFLICT_CODES: Mapping[type[refusals.Refusal], str] = {
+    refusals.NameInUse: "name_in_use",
+    refusals.VersionConflict: "version_conflict",
+    refusals.PrivateKeyNotStored: "private_key_not_stored",
+}
+
 SYNTAX_CODES = frozenset({"invalid_path", "invalid_secret_type", "invalid_duration", "invalid_cursor", "invalid_glob"})
 
+RETRY_AFTER_SECONDS = 2
 INTERNAL = Problem(500, "internal_error", "something went wrong here; the request id finds it in the logs")
 
 
@@ -96,7 +103,7 @@ def problem_of(error: Exception) -> Problem | None:
         case BadRequest():
             return error.problem
         case TooBusy():
-            return Problem(503, "service_unavailable", "too many requests wait for others outside", None, 2)
+            return Problem(503, "service_unavailable", str(error), None, RETRY_AFTER_SECONDS)
         case ClientGone():
             return Problem(499, "client_gone", "the client hung up")
         case NotAuthenticated():
@@ -108,16 +115,17 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(404, NOT_FOUND_CODES[error.kind], str(error))
         case refusals.InvalidFields():
             return _invalid_fields(error)
-        case refusals.NameInUse():
-            return Problem(409, "name_in_use", str(error))
+        case refusals.NameInUse() | refusals.VersionConflict() | refusals.PrivateKeyNotStored():
+            return Problem(409, CONFLICT_CODES[type(error)], str(error))
+        case refusals.TooMany():
+            return Problem(429, "rate_limited", str(error), None, RETRY_AFTER_SECONDS)
         case refusals.OrderInProgress():
             return Problem(409, "order_in_progress", str(error), {"order_id": error.order_id})
         case refusals.OrderAlreadyEnded():
             return Problem(409, "version_conflict", str(error), {"order_id": error.order_id})
-        case refusals.VersionConflict():
-            return Problem(409, "version_conflict", str(error))
-        case refusals.PrivateKeyNotStored():
-            return Problem(409, "private_key_not_stored", str(error))
+        case refusals.CaLimitReached():
+            limit = {"limit": error.bucket.limit, "refills_at": f"{error.ready_at:%Y-%m-%dT%H:%M:%SZ}"}
+            return Problem(429, "backend_rate_limited", str(error), limit, error.retry_after_seconds)
         case refusals.ProviderVerificationFailed():
             details = {"reason": error.reason, "detail": error.detail}
             return Problem(422, "provider_verification_failed", str(error), details)

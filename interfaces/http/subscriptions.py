@@ -13,13 +13,13 @@ from litestar.params import FromPath, JSONBody
 from msgspec import UNSET, UnsetType
 
 from application.caller import Caller
+from application.rights import may_see, require_may_see
 from application.secret_value import SecretValue
-from application.subscriptions import Changes, Wish, is_within_limits, require_within_limits
+from application.wishes import DEFAULT_BUFFER, Changes, Wish
 from domain.durations import parse_duration
 from domain.errors import FieldProblem, InvalidFields
-from domain.globs import lies_under
 from interfaces.http.authentication import FromApp, FromToken
-from interfaces.http.bodies import Name, RequestBody
+from interfaces.http.bodies import Name, RequestBody, WithOptionalBody
 from interfaces.http.outside import outside_call
 from interfaces.http.pages import FromPage
 from interfaces.http.problems import ERRORS
@@ -32,18 +32,18 @@ READ, WRITE = "subscriptions:read or pki:admin", "subscriptions:write or pki:adm
 
 
 class DeliverTo(RequestBody, frozen=True):
-    """`url`, `secret`, `ca_bundle_pem` and `ordered` are a webhook's, `buffer_size` is polling's."""
+    """`url`, `secret`, `ca_bundle_pem` and `ordered` (false) are a webhook's, `buffer_size` (1000) is polling's."""
 
     type: Literal["webhook", "polling"]
     url: str | None = None
     secret: str | None = None
     ca_bundle_pem: str | None = None
-    ordered: bool = False
-    buffer_size: int = 1000
+    ordered: bool | UnsetType = UNSET
+    buffer_size: int | UnsetType = UNSET
 
 
 class FilterBy(RequestBody, frozen=True):
-    """Globs, of which one must take one of an event's names."""
+    """Globs, of which one must take one of an event's names: `*` is any characters, `?` one."""
 
     domains: tuple[str, ...] = ()
 
@@ -140,8 +140,8 @@ def subscribe(data: JSONBody[Subscribe], caller: FromToken, services: FromApp) -
         domains=() if data.filters is UNSET else data.filters.domains,
         url=to.url,
         ca_bundle_pem=to.ca_bundle_pem,
-        ordered=to.ordered,
-        buffer_size=to.buffer_size,
+        ordered=False if to.ordered is UNSET else to.ordered,
+        buffer_size=DEFAULT_BUFFER if to.buffer_size is UNSET else to.buffer_size,
     )
     with outside_call(services) if to.url is not None else nullcontext():  # the address is looked up
         subscription_id, generated = services.subscriptions.subscribe(wish, _secret(to.secret), caller)
@@ -155,7 +155,9 @@ def subscribe(data: JSONBody[Subscribe], caller: FromToken, services: FromApp) -
 
 @get("/subscriptions", opt={"scope": READ}, responses=ERRORS, sync_to_thread=True)
 def list_subscriptions(caller: FromToken, services: FromApp, page: FromPage) -> SubscriptionList:
-    subscriptions, cursor = listed(SUBSCRIPTIONS, services, caller, page, is_visible=lambda view: may_see(caller, view))
+    subscriptions, cursor = listed(
+        SUBSCRIPTIONS, services, caller, page, is_visible=lambda view: may_see(caller, view.paths)
+    )
     return SubscriptionList(subscriptions, cursor, cursor is not None)
 
 
@@ -197,6 +199,7 @@ def unsubscribe(subscription_id: FromPath[str], caller: FromToken, services: Fro
 @post(
     "/subscriptions/{subscription_id:str}/rotate-secret",
     opt={"scope": WRITE},
+    operation_class=WithOptionalBody,
     responses=ERRORS,
     status_code=200,
     sync_to_thread=True,
@@ -233,23 +236,11 @@ def test_subscription(subscription_id: FromPath[str], caller: FromToken, service
     return Tested(outcome.is_taken, event_id, outcome.status, error, outcome.duration_ms, outcome.text)
 
 
-def may_see(caller: Caller, view: SubscriptionView) -> bool:
-    """`pki:admin` sees what it may make: subscriptions whose paths all lie under `pki/`. A limited token sees no others
-    than it may have either."""
-    return is_within_limits(view.paths, caller) and _may_read(caller, view)
-
-
 def visible(services: Services, caller: Caller, subscription_id: str) -> SubscriptionView:
     """Raises NotFound, Denied."""
     view = _view(services, caller, subscription_id)
-    if not _may_read(caller, view):
-        caller.require("subscriptions:read")
-    require_within_limits(view.paths, caller)
+    require_may_see(caller, view.paths)
     return view
-
-
-def _may_read(caller: Caller, view: SubscriptionView) -> bool:
-    return caller.may("subscriptions:read") or all(lies_under(path, "pki") for path in view.paths)
 
 
 def _view(services: Services, caller: Caller, subscription_id: str) -> SubscriptionView:
@@ -269,9 +260,11 @@ def _secret(text: str | None) -> SecretValue | None:
 
 def _require_fitting(to: DeliverTo) -> None:
     """Raises InvalidFields."""
+    if to.type == "webhook" and to.buffer_size is not UNSET:
+        raise InvalidFields(FieldProblem("delivery.buffer_size", "not_polling", "a webhook has none"))
     if to.type == "webhook" and to.url is None:
         raise InvalidFields(FieldProblem("delivery.url", "required", "a webhook needs an https URL"))
     if to.type == "polling":
-        for field in ("url", "secret", "ca_bundle_pem"):
-            if getattr(to, field) is not None:
+        for field in ("url", "secret", "ca_bundle_pem", "ordered"):
+            if getattr(to, field) not in {None, UNSET}:
                 raise InvalidFields(FieldProblem(f"delivery.{field}", "not_a_webhook", "polling takes none"))

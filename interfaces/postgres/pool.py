@@ -19,7 +19,15 @@ LIMIT_EXCEEDED = "54"  # SQLSTATE class: what was asked is too large, however of
 
 
 class Pool(ConnectionPool[psycopg.Connection]):
-    """A borrowed connection's errors are the service's own: nobody can forget to translate them."""
+    """A borrowed connection's errors are the service's own: nobody can forget to translate them. Where one connection was
+    lost, probably all were: they are renewed together, or whoever asks would try one dead connection after the other."""
+
+    def _check_connection(self, conn: psycopg.Connection) -> None:
+        try:
+            super()._check_connection(conn)
+        except psycopg.Error:
+            self.drain()
+            raise
 
     @contextmanager
     def connection(self, timeout: float | None = None) -> Iterator[psycopg.Connection]:

@@ -5,18 +5,17 @@ what came meanwhile is applied, then the tables change places, or are compared a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
-from eventsourcing.domain import BaseAggregate
 from msgspec.structs import astuple, replace
 from psycopg import Connection, Cursor
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-from application.event_store import EventStore
-from application.process.todo import Decision, TodoItem, Turn
+from application.event_store import Decisions, EventStore
+from application.process.todo import TodoItem, Turn
 from interfaces.postgres.pool import Pool
 from projections.catch_up import Read
 from projections.views import FOLLOWING, View
@@ -96,9 +95,11 @@ def _apply_after(position: int, cursor: Cursor[TupleRow], view: View, read: Read
 
 
 SUBJECTS = "SELECT DISTINCT originator_id FROM events WHERE starts_with(topic, %s) AND position > %s"
+ADD_TODO = (
+    "INSERT INTO todo (process, subject, version, step, due_at, lane, queue, place)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+)
 TODO_ROWS = "SELECT process, subject, version, step, due_at, lane, queue, place FROM todo"
-
-Decisions = Mapping[type[BaseAggregate[str]], Decision]
 
 
 def compare_todo(pool: Pool, store: EventStore, decisions: Decisions) -> Difference:
@@ -127,13 +128,22 @@ def replace_todo(pool: Pool, store: EventStore, decisions: Decisions) -> None:
             [[item.process for item in folded], [item.subject for item in folded]],
         )
         cursor.executemany(
-            "INSERT INTO todo (process, subject, version, step, due_at, lane, queue, place)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
-            " ON CONFLICT (process, subject) DO UPDATE"
+            f"{ADD_TODO} ON CONFLICT (process, subject) DO UPDATE"
             " SET version = excluded.version, step = excluded.step, due_at = excluded.due_at,"
             " lane = excluded.lane, queue = excluded.queue, place = excluded.place",
-            [[*astuple(item)[:-1], *astuple(item.turn)] for item in folded],
+            [_row(item) for item in folded],
         )
+
+
+def begin_todo(pool: Pool, store: EventStore, decisions: Decisions) -> None:
+    """For process managers that are new: what there is to do for them by the events. Nothing else is touched."""
+    with _folded_todo(pool, store, decisions) as (cursor, folded):
+        cursor.execute("SET LOCAL statement_timeout = 0")
+        cursor.executemany(f"{ADD_TODO} ON CONFLICT DO NOTHING", [_row(item) for item in folded])
+
+
+def _row(item: TodoItem) -> Sequence[object]:
+    return [*astuple(item)[:-1], *astuple(item.turn)]
 
 
 @contextmanager
@@ -152,10 +162,12 @@ def _folded_todo(
 def _fold(pool: Pool, store: EventStore, decisions: Decisions, after: int) -> dict[tuple[str, str], TodoItem]:
     """What is next for each aggregate that has an event after that position."""
     items = {}
-    for aggregate_class, decision in decisions.items():
+    for aggregate_class, deciding in decisions.items():
         with pool.connection() as connection:
             subjects = connection.execute(SUBJECTS, [f"{aggregate_class.TOPIC}.", after]).fetchall()  # type: ignore[attr-defined]
         for (subject,) in subjects:
-            item = decision.item(store.load(aggregate_class, subject))
-            items[item.process, item.subject] = item
+            aggregate = store.load(aggregate_class, subject)
+            for decision in deciding:
+                item = decision.item(aggregate)
+                items[item.process, item.subject] = item
     return items

@@ -40,6 +40,10 @@ HISTORY = """
 SELECT originator_id, originator_version, topic, state::text, position, provenance::text FROM events
 WHERE position > %s AND position <= %s ORDER BY position LIMIT %s
 """
+HISTORY_OF_ONE = """
+SELECT originator_id, originator_version, topic, state::text, position, provenance::text FROM events
+WHERE originator_id = %s ORDER BY originator_version
+"""
 ALL = 2**62
 
 
@@ -116,6 +120,12 @@ class PostgresRecorder(ApplicationRecorder):
     def read(self, after: int, limit: int) -> Sequence[Recorded]:
         """See `application.event_store.History`."""
         return [self._recorded(*row) for row in self._history(after, ALL, limit)]
+
+    def of(self, subject_id: str) -> Sequence[Recorded]:
+        """See `application.event_store.History`."""
+        with self._pool.connection() as connection:
+            rows = connection.execute(HISTORY_OF_ONE, [subject_id]).fetchall()
+        return [self._recorded(*row) for row in rows]
 
     def origin(self, subject_id: str) -> Provenance:
         """See `application.event_store.History`."""

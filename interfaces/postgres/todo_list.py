@@ -60,6 +60,10 @@ SELECT least(
     (SELECT min(lease_until) FROM todo WHERE process = %(process)s AND lease_until >= now())
 ) - clock_timestamp()
 """
+OVERDUE = """
+SELECT now() - due_at FROM todo
+WHERE process = %s AND due_at < now() - %s AND (lease_until IS NULL OR lease_until < now()) ORDER BY due_at LIMIT 1
+"""
 EXTEND = """
 UPDATE todo SET lease_until = clock_timestamp() + %s
 FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS held (process, subject, fence)
@@ -90,6 +94,12 @@ class PostgresTodoList:
                 claims = [Claim(*row) for row in connection.execute(CLAIM.encode(), wanted).fetchall()]
             row = connection.execute(NEXT_DUE, wanted).fetchone()
         return Claimed(claims, row[0] if row else None)
+
+    def overdue(self, process: str, by: timedelta) -> timedelta | None:
+        """For how long the oldest row has been due that nobody has claimed; None where that is less than `by`."""
+        with self._pool.connection() as connection:
+            row = connection.execute(OVERDUE, [process, by]).fetchone()
+        return row[0] if row else None
 
     def extend(self, claims: Collection[Claim], lease: timedelta) -> Collection[Claim]:
         held = [

@@ -146,3 +146,6 @@ class FakeNetwork:
 class FewSuffixes:
     def is_public_suffix(self, dns_name: str) -> bool:
         return dns_name in {"com", "co.uk"}
+
+    def registered_domain(self, dns_name: str) -> str:
+        return ".".join(dns_name.split(".")[-2:])

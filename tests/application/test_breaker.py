@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from application.process.breaker import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, WASTED_SECONDS, Breaker
+from application.process.breaker import (
+    FIRST_PAUSE_SECONDS,
+    FORGOTTEN_AFTER_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    QUICK_SECONDS,
+    WASTED_SECONDS,
+    Breaker,
+)
 
 
 class Time:
@@ -29,6 +36,39 @@ def test_failures_that_cost_no_time_are_nobodys_trouble(breaker: Breaker) -> Non
     for _ in range(1000):
         breaker.failed("a", 0.01)
     assert breaker.limits() == {}
+
+
+def test_quick_failures_do_not_add_up(breaker: Breaker) -> None:
+    for _ in range(1000):
+        breaker.failed("a", QUICK_SECONDS - 0.001)
+    assert breaker.limits() == {}
+
+
+def test_a_quick_failure_among_slow_ones_hides_nothing(breaker: Breaker) -> None:
+    for _ in range(2):
+        breaker.failed("a", WASTED_SECONDS / 2)
+        breaker.failed("a", 0.01)
+    assert breaker.limits() == {"a": 0}
+
+
+def test_a_probe_that_fails_quickly_opens_the_lane(breaker: Breaker, time: Time) -> None:
+    breaker.failed("a", WASTED_SECONDS)
+    time.now += FIRST_PAUSE_SECONDS
+    breaker.failed("a", 0.01)
+    assert breaker.limits() == {}
+
+
+def test_a_lane_that_nobody_tried_for_long_is_forgotten(breaker: Breaker, time: Time) -> None:
+    breaker.failed("a", WASTED_SECONDS)
+    breaker.failed("b", WASTED_SECONDS - 1)
+    time.now += FORGOTTEN_AFTER_SECONDS
+    assert breaker.limits() == {"a": 1}
+    time.now += FIRST_PAUSE_SECONDS
+    assert breaker.limits() == {}
+    breaker.failed("b", WASTED_SECONDS - 1)
+    assert breaker.limits() == {}
+    breaker.failed("b", QUICK_SECONDS)
+    assert breaker.limits() == {"b": 0}
 
 
 def test_a_lane_that_wasted_too_much_time_in_a_row_is_closed_and_then_probed_one_at_a_time(

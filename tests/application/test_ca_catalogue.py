@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from application.ca_catalogue import CUSTOM, directory_for, load_catalogue
+from application.ca_catalogue import CUSTOM, directory_for, hosts_of, load_catalogue
 from domain.account import Environment
 from domain.errors import InvalidFields
 from tests.application.world import field_codes
@@ -30,6 +30,11 @@ def test_an_offered_ca_has_a_directory_over_https(provider: str, environment: En
     url = directory_for(CATALOGUE, provider, environment, None, has_binding=True)
     assert urlsplit(url).scheme == "https"
     assert urlsplit(url).hostname
+
+
+def test_the_hosts_are_those_of_all_directories() -> None:
+    assert {"acme-v02.api.letsencrypt.org", "acme-staging-v02.api.letsencrypt.org"} <= hosts_of(CATALOGUE)
+    assert "" not in hosts_of(CATALOGUE)
 
 
 def test_every_offered_ca_issues_in_production() -> None:

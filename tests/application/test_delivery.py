@@ -19,7 +19,7 @@ from application.process.delivery import MOST_CONFLICTS, NAME, Attempt, next_ste
 from application.process.todo import MOST_IN_A_LANE, Turn
 from application.process.worker import LEASE
 from application.redaction import HIDDEN
-from application.subscriptions import Changes
+from application.wishes import Changes
 from domain.delivery import RETRY_DELAYS, Delivery
 from domain.event import DomainEvent
 from domain.provenance import Provenance
@@ -85,7 +85,7 @@ def test_a_delivery_is_signed_over_what_is_sent(world: World) -> None:
     assert (body["event_type"], body["sequence"]) == ("certificate.issued", world.owed()[0].position)
     (taken,) = attempts(world, delivery_id)
     assert isinstance(taken, Delivery.Delivered)
-    assert world.recorder.todo == []
+    assert world.todo == []
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
@@ -138,7 +138,7 @@ def test_thirteen_attempts_are_made_on_the_contracts_schedule(world: World, chan
     assert all(isinstance(event, Delivery.AttemptFailed) for event in failed)
     assert isinstance(given_up, Delivery.GivenUp)
     assert (given_up.status, given_up.detail) == (500, "the receiver answered 500")
-    assert world.recorder.todo == []
+    assert world.todo == []
 
 
 def test_the_schedule_is_the_contracts() -> None:
@@ -595,7 +595,7 @@ def test_after_a_pause_all_of_it_is_sent_in_order(world: World) -> None:
     announced = [first, *(world.announce_renewal(first) for _ in range(2 * MOST_IN_A_LANE))]
     world.follow()
     world.run_for(9 * DAY)
-    assert (world.sender.sent, len(world.recorder.todo)) == ([], len(announced))
+    assert (world.sender.sent, len(world.todo)) == ([], len(announced))
     revise(world, subscription_id, status="active")
     world.run_until_quiet()
     assert sent_positions(world) == [each.position for each in announced]

@@ -10,7 +10,7 @@ import pytest
 from application.errors import StoreUnavailable
 from application.process.fan_out import TOGETHER
 from application.process.todo import MOST_IN_A_LANE
-from application.subscriptions import Changes
+from application.wishes import Changes
 from domain.announcement import Announced
 from domain.delivery import Delivery
 from domain.provenance import Provenance
@@ -61,7 +61,7 @@ def test_an_event_is_owed_to_each_subscription_that_wants_it(world: World) -> No
     assert {(event.event_type, event.position) for event in world.owed()} == {
         ("certificate.issued", announced.position)
     }
-    assert [(item.process, item.step) for item in world.recorder.todo] == [("delivery", "Attempt")] * 2
+    assert [(item.process, item.step) for item in world.todo] == [("delivery", "Attempt")] * 2
 
 
 def test_a_delivery_knows_its_event_and_is_due_at_once(world: World) -> None:

@@ -146,6 +146,9 @@ def test_what_is_to_be_done_follows_from_what_the_order_was_told(told: Sequence[
         preferred_chain=None,
         renewal_reason=None,
         kept_key_id=None,
+        replaces=None,
+        ca="",
+        charges=(),
         now=NEW_YEAR,
     )
     for tell in told:

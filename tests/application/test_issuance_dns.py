@@ -102,7 +102,7 @@ def test_values_that_will_not_go_are_removed_once_it_is_possible_again(world: Wo
     attempts = world.calls.made.count("zone.remove")
     assert attempts <= 25
     world.run_for(timedelta(minutes=15))
-    assert world.recorder.todo == []
+    assert world.todo == []
     world.require_sound()
 
 

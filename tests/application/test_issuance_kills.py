@@ -19,7 +19,7 @@ from domain.order import Order
 from tests.application.calls import Death, Killed
 from tests.application.world import ZONE, World
 
-CALLS, RENEWAL_CALLS, FAILED_RENEWAL_CALLS = 43, 55, 36
+CALLS, RENEWAL_CALLS, FAILED_RENEWAL_CALLS = 44, 56, 37
 """How many an order makes after it was placed, if nobody dies."""
 
 FORBIDDEN = Problem(ERROR_NAMESPACE + "caa", "forbidden")
@@ -166,7 +166,7 @@ def test_what_a_stalled_worker_wrote_stays_for_as_long_as_it_is_needed(world: Wo
 
 def test_an_order_waits_for_its_keys_to_open_again(world: World) -> None:
     order_id = begin(world)
-    world.calls.kill(Death(5, acted=False, of=SealBroken("account-key", "acme_staging_1")))
+    world.calls.kill(Death(6, acted=False, of=SealBroken("account-key", "acme_staging_1")))
     claim = world.claim_one("issuance")
     with pytest.raises(SealBroken):
         world.work(claim)

@@ -36,7 +36,7 @@ def test_an_order_is_placed_for_the_names_in_their_normal_form(world: World) -> 
     assert [assignment.dns_name for assignment in placed.assignments] == [f"www.{ZONE}", f"xn--bcher-kva.{ZONE}"]
     assert (placed.tenant_id, placed.account_id, placed.renewal_reason) == (OWNER.tenant_id, account_id, None)
     assert world.recorder.history[-1].by == OWNER.provenance
-    assert [(item.subject, item.step) for item in world.recorder.todo] == [(order_id, "SealKey")]
+    assert [(item.subject, item.step) for item in world.todo] == [(order_id, "SealKey")]
     assert world.ca.requests.total() == 0
 
 
@@ -161,10 +161,10 @@ OUTSIDERS = [limited(certificate_ids=("cert_2",)), limited(f"www.{ZONE}"), limit
 def test_a_token_renews_no_certificates_but_its_own(world: World, outsider: Caller) -> None:
     certificate_id = world.order(world.issued()).certificate_id
     with world.records_nothing(), pytest.raises(Denied) as refusal:
-        world.orders.renew(certificate_id, reason="requested", new_key=True, caller=outsider)
+        world.renewals.renew(certificate_id, reason="requested", new_key=True, caller=outsider)
     assert refusal.value.code == "access_denied"
     insider = limited(*NAMES, certificate_ids=(certificate_id,))
-    assert world.orders.renew(certificate_id, reason="requested", new_key=True, caller=insider)[1]
+    assert world.renewals.renew(certificate_id, reason="requested", new_key=True, caller=insider).is_new
 
 
 @pytest.mark.parametrize("outsider", OUTSIDERS)
@@ -214,9 +214,9 @@ def test_an_order_that_ended_while_it_was_looked_for_makes_room(world: World) ->
 def test_a_renewal_is_an_order_for_the_next_version_of_the_line(world: World, *, new_key: bool) -> None:
     first = world.issued()
     certificate = world.certificate(first)
-    renewal_id, is_new = world.orders.renew(certificate.id, reason="key_compromise", new_key=new_key, caller=OWNER)
-    assert is_new
-    (renewal,) = world.events(renewal_id)
+    placed = world.renewals.renew(certificate.id, reason="key_compromise", new_key=new_key, caller=OWNER)
+    assert placed.is_new
+    (renewal,) = world.events(placed.order_id)
     (original, *_) = world.events(first)
     assert isinstance(renewal, Order.Placed)
     assert isinstance(original, Order.Placed)
@@ -230,10 +230,8 @@ def test_a_renewal_in_progress_is_joined(world: World) -> None:
     first = world.issued()
     renewal_id = world.renewal_of(first)
     with world.records_nothing():
-        assert world.orders.renew(world.certificate(first).id, reason="again", new_key=True, caller=OWNER) == (
-            renewal_id,
-            False,
-        )
+        placed = world.renewals.renew(world.certificate(first).id, reason="again", new_key=True, caller=OWNER)
+    assert (placed.order_id, placed.is_new) == (renewal_id, False)
 
 
 def test_a_renewal_does_not_join_an_order_for_another_line(world: World) -> None:
@@ -241,7 +239,7 @@ def test_a_renewal_does_not_join_an_order_for_another_line(world: World) -> None
     order = world.order(first)
     other, _ = world.place(order.account_id, *NAMES)
     with world.records_nothing(), pytest.raises(OrderInProgress) as refusal:
-        world.orders.renew(order.certificate_id, reason="requested", new_key=True, caller=OWNER)
+        world.renewals.renew(order.certificate_id, reason="requested", new_key=True, caller=OWNER)
     assert refusal.value.order_id == other
 
 
@@ -250,7 +248,7 @@ def test_a_renewal_of_what_is_not_there_is_refused(world: World) -> None:
     with world.records_nothing():
         for unknown, somebody in ((certificate_id, STRANGER), ("cert_404", OWNER), (world.ids.new("acme"), OWNER)):
             with pytest.raises(NotFound):
-                world.orders.renew(unknown, reason="requested", new_key=True, caller=somebody)
+                world.renewals.renew(unknown, reason="requested", new_key=True, caller=somebody)
 
 
 def test_a_renewal_whose_zone_nobody_manages_any_longer_fails_at_once_and_is_told(world: World) -> None:
@@ -270,7 +268,7 @@ def test_a_cancelled_order_has_ended(world: World) -> None:
     order_id = world.placed()
     world.orders.cancel(order_id, OWNER)
     assert world.failure(order_id).error.code == "cancelled"
-    assert world.recorder.todo == []
+    assert world.todo == []
     with world.records_nothing(), pytest.raises(OrderAlreadyEnded):
         world.orders.cancel(order_id, OWNER)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from application import polling
-from application.subscriptions import Changes
+from application import announcements, polling
+from application.wishes import Changes
 from domain.acknowledgement import Acknowledged
 from domain.announcement import Announced
 from domain.errors import Denied, InvalidFields, NotFound
@@ -275,3 +275,122 @@ def test_what_cannot_be_asked_is_refused(world: World) -> None:
     with world.records_nothing(), pytest.raises(InvalidFields) as refusal:
         world.polling.acknowledge(subscription_id, ["evt_none"], OWNER)
     assert field_codes(refusal) == {"event_ids": "unknown"}
+
+
+# --- terms that change ---
+
+
+def test_other_terms_do_not_reach_into_the_past(world: World) -> None:
+    subscription_id = subscribed(world, domains=["*.a.example"])
+    wanted, unwanted = world.announce("x.a.example"), world.announce("x.b.example")
+    world.subscriptions.revise(subscription_id, Changes(domains=["*.b.example"]), OWNER)
+    assert given_out(world, subscription_id) == [wanted.position]
+    world.announce("x.a.example")
+    new = world.announce("x.b.example")
+    assert given_out(world, subscription_id) == [wanted.position, new.position]
+    assert given_out(world, subscription_id, since=wanted.event_id) == [new.position]
+    acknowledge(world, subscription_id, wanted)
+    assert given_out(world, subscription_id) == [new.position]
+    assert unwanted.position < new.position
+
+
+def test_narrower_terms_take_nothing_away_that_was_owed(world: World) -> None:
+    subscription_id = subscribed(world)
+    first = world.announce("x.a.example")
+    for _ in range(2):
+        world.subscriptions.revise(subscription_id, Changes(domains=["*.b.example"]), OWNER)
+        world.subscriptions.revise(subscription_id, Changes(domains=[]), OWNER)
+    second = world.announce("x.a.example")
+    assert given_out(world, subscription_id) == [first.position, second.position]
+
+
+def test_a_replay_goes_by_the_terms_of_today_from_there_on(world: World) -> None:
+    subscription_id = subscribed(world, domains=["*.a.example"])
+    a1, b1, a2, b2 = (world.announce(name) for name in ("x.a.example", "x.b.example", "y.a.example", "y.b.example"))
+    world.subscriptions.revise(subscription_id, Changes(domains=["*.b.example"]), OWNER)
+    world.subscriptions.replay(subscription_id, a2.position, None, OWNER, dry_run=False)
+    assert given_out(world, subscription_id) == [a1.position, b2.position]
+    world.subscriptions.replay(subscription_id, 1, None, OWNER, dry_run=False)
+    assert given_out(world, subscription_id) == [b1.position, b2.position]
+
+
+# --- what is not wanted ---
+
+
+def test_what_nobody_wants_is_looked_through_once(world: World) -> None:
+    subscription_id = subscribed(world, domains=["*.edge.example"])
+    for _ in range(3):
+        world.announce()
+    assert given_out(world, subscription_id) == []
+    world.calls.made.clear()
+    for _ in range(3):
+        assert given_out(world, subscription_id) == []
+    assert "views.candidates" not in world.calls.made
+    wanted = world.announce("a.edge.example")
+    assert given_out(world, subscription_id) == given_out(world, subscription_id) == [wanted.position]
+    assert world.calls.made.count("views.candidates") == 1
+
+
+def test_the_cursor_passes_what_was_never_wanted_with_what_is_acknowledged(world: World) -> None:
+    subscription_id = subscribed(world, domains=["*.edge.example"])
+    wanted, last = world.announce("a.edge.example"), world.announce()
+    acknowledge(world, subscription_id, wanted)
+    (event,) = (event for event in world.recorded if isinstance(event, Acknowledged))
+    assert event.cursor == last.position
+
+
+def test_what_was_looked_through_is_remembered_of_so_many_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "MOST_SUBSCRIPTIONS", 1)
+    monkeypatch.setattr(polling, "MOST_POSITIONS", 2)
+    one, other = subscribed(world), subscribed(world)
+    announced = [world.announce() for _ in range(5)]
+    for _ in range(2):
+        for subscription_id in (one, other):
+            assert given_out(world, subscription_id) == [each.position for each in announced]
+    acknowledge(world, one, *announced[:4])
+    assert given_out(world, one) == [announced[4].position]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_whatever_happens_each_is_given_out_that_was_wanted_in_its_time(data: st.DataObject) -> None:
+    """Against a model: of each announcement, whether it was wanted when it came and is not acknowledged."""
+    world, names = World(), ["x.a.example", "x.b.example"]
+    domains = data.draw(st.sampled_from([["*.a.example"], ["*.b.example"], []]))
+    subscription_id = subscribed(world, domains=domains, buffer_size=data.draw(st.sampled_from([2, 1000])))
+    told: list[tuple[Announced, bool]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(announcements, "PAGE", data.draw(st.integers(1, 3)))
+        patch.setattr(polling, "MOST_POSITIONS", data.draw(st.integers(0, 3)))
+        for _ in range(data.draw(st.integers(1, 25))):
+            match data.draw(st.sampled_from(["announce", "announce", "revise", "acknowledge", "poll", "replay"])):
+                case "announce":
+                    name = data.draw(st.sampled_from(names))
+                    told.append((world.announce(name), not domains or domains == ["*" + name[1:]]))
+                case "revise":
+                    domains = data.draw(st.sampled_from([["*.a.example"], ["*.b.example"], []]))
+                    world.subscriptions.revise(subscription_id, Changes(domains=domains), OWNER)
+                case "acknowledge" if left := [each for each, is_left in told if is_left]:
+                    chosen = data.draw(st.lists(st.sampled_from(left), min_size=1, unique=True))
+                    acknowledge(world, subscription_id, *chosen)
+                    told = [(each, is_left and each not in chosen) for each, is_left in told]
+                case "replay" if told:
+                    since = data.draw(st.sampled_from([each for each, _ in told])).position
+                    world.subscriptions.replay(subscription_id, since, None, OWNER, dry_run=False)
+                    told = [
+                        (
+                            each,
+                            is_left
+                            if each.position < since
+                            else not domains or domains[0].removeprefix("*") == each.dns_names[0].removeprefix("x"),
+                        )
+                        for each, is_left in told
+                    ]
+                case _:
+                    out = given_out(world, subscription_id)
+                    assert out == [each.position for each, is_left in told if is_left][: len(out)]
+        while out := given_out(world, subscription_id):
+            assert out == [each.position for each, is_left in told if is_left][: len(out)]
+            acknowledge(world, subscription_id, *(each for each, _ in told if each.position in out))
+            told = [(each, is_left and each.position not in out) for each, is_left in told]
+        assert not any(is_left for _, is_left in told)

@@ -11,19 +11,20 @@ from typing import Any
 import msgspec
 import pytest
 
+from application import announcements, subscriptions
 from application.caller import Caller
 from application.errors import EgressRefused, EndpointUnreachable, ResolverFailed
 from application.ports import WebhookResponse
 from application.secret_value import SecretValue
-from application.subscriptions import MOST_WILDCARDS, Changes, Wish
 from application.webhooks import SEALED_KIND
+from application.wishes import MOST_WILDCARDS, Changes, Wish
 from domain.access import SubscriptionTested
 from domain.announcement import EVENT_TYPES, TEST
-from domain.delivery import Delivery
-from domain.errors import Denied, InvalidFields, NotFound
+from domain.delivery import DEAD_LETTERS_KEPT, Delivery
+from domain.errors import Denied, InvalidFields, NotFound, TooMany
 from domain.event import DomainEvent
 from domain.provenance import Provenance
-from domain.subscription import Subscription
+from domain.subscription import MOST_REPLAYS, Subscription
 from domain.token import Limits, Scope
 from tests.application.world import OWNER, STRANGER, World, caller, field_codes
 from tests.servers.https import ca_bundle_pem
@@ -107,11 +108,20 @@ def sealed_secret(world: World, subscription_id: str) -> SecretValue:
         ({"paths": ["pki/a"] * 101}, {"paths": "too_many"}),
         ({"events": [TEST]}, {"events[0]": "unknown"}),
         ({"events": ["order.invalid"] * 101}, {"events": "too_many"}),
-        ({"domains": ["a" * 254]}, {"filters.domains[0]": "invalid"}),
+        ({"domains": ["a" * 254]}, {"filters.domains[0]": "invalid_glob"}),
+        (
+            {"domains": ["*", "[ab].example", "b*ü.example"]},
+            {
+                "filters.domains[1]": "invalid_glob",
+                "filters.domains[2]": "invalid_glob",
+            },
+        ),
+        ({"paths": ["a" * 512] * 33}, {"paths": "too_long"}),
+        ({"paths": ["a" * 512] * 32, "domains": ["a"]}, {"paths": "too_long"}),
         ({"domains": ["*"] * 101}, {"filters.domains": "too_many"}),
         ({"buffer_size": 10_001}, {"delivery.buffer_size": "out_of_range"}),
         ({"ca_bundle_pem": "no certificate"}, {"delivery.ca_bundle_pem": "invalid"}),
-        ({"domains": [""]}, {"filters.domains[0]": "invalid"}),
+        ({"domains": [""]}, {"filters.domains[0]": "invalid_glob"}),
         ({"buffer_size": 0}, {"delivery.buffer_size": "out_of_range"}),
         ({"url": None, "ca_bundle_pem": BUNDLE}, {"delivery.ca_bundle_pem": "not_a_webhook"}),
         ({"paths": [], "url": ""}, {"paths": "required", "delivery.url": "invalid"}),
@@ -245,7 +255,6 @@ def test_the_same_again_records_nothing(world: World) -> None:
         ({"url": "https://new.acme.example/"}, "url", "https://new.acme.example/"),
         ({"ca_bundle_pem": BUNDLE}, "ca_bundle_pem", BUNDLE),
         ({"ordered": True}, "ordered", True),
-        ({"buffer_size": 5}, "buffer_size", 5),
     ],
 )
 def test_each_of_its_terms_can_be_changed(world: World, changes: dict[str, Any], field: str, value: object) -> None:
@@ -271,12 +280,116 @@ def test_a_disabled_subscription_is_enabled_again_but_not_paused(world: World) -
     assert world.subscription(subscription_id).status == "active"
 
 
-@pytest.mark.parametrize(("url", "other"), [("https://hooks.acme.example/", None), (None, "https://a.example/")])
-def test_a_subscription_stays_what_it_is(world: World, url: str | None, other: str | None) -> None:
+@pytest.mark.parametrize(
+    ("url", "changes", "codes"),
+    [
+        ("https://hooks.acme.example/", {"url": None}, {"delivery.url": "invalid"}),
+        ("https://hooks.acme.example/", {"buffer_size": 5}, {"delivery.buffer_size": "not_polling"}),
+        (None, {"url": "https://a.example/"}, {"delivery.url": "invalid"}),
+        (None, {"ordered": False}, {"delivery.ordered": "not_a_webhook"}),
+        (None, {"ca_bundle_pem": BUNDLE}, {"delivery.ca_bundle_pem": "not_a_webhook"}),
+        (
+            None,
+            {"ordered": True, "status": "active"},
+            {"delivery.ordered": "not_a_webhook", "status": "not_a_webhook"},
+        ),
+    ],
+)
+def test_a_subscription_stays_what_it_is(
+    world: World, url: str | None, changes: dict[str, Any], codes: dict[str, str]
+) -> None:
     subscription_id, _ = subscribe(world, url=url)
     with world.records_nothing(), pytest.raises(InvalidFields) as refusal:
-        revised(world, subscription_id, url=other)
-    assert field_codes(refusal) == {"delivery.url": "invalid"}
+        revised(world, subscription_id, **changes)
+    assert field_codes(refusal) == codes
+
+
+def test_the_buffer_of_who_polls_can_be_changed(world: World) -> None:
+    subscription_id, _ = subscribe(world, url=None)
+    assert len(revised(world, subscription_id, buffer_size=5)) == 1
+    assert world.subscription(subscription_id).buffer_size == 5
+    assert revised(world, subscription_id, buffer_size=5) == []
+
+
+def test_domains_are_kept_in_the_form_in_which_names_are(world: World) -> None:
+    subscription_id, _ = subscribe(world, domains=["*.ACME.example", "Bücher.example."], events=["certificate.issued"])
+    assert world.subscription(subscription_id).dns_names == ("*.acme.example", "xn--bcher-kva.example")
+    world.announce("www.acme.example")
+    world.follow()
+    assert len(world.owed(subscription_id)) == 1
+    assert revised(world, subscription_id, domains=["*.acme.EXAMPLE", "bücher.example"]) == []
+
+
+# --- how many ---
+
+
+def test_a_tenant_has_so_many_subscriptions_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions, "MOST_SUBSCRIPTIONS", 2)
+    first, _ = (subscribe(world)[0] for _ in range(2))
+    with world.records_nothing(), pytest.raises(InvalidFields) as refusal:
+        subscribe(world)
+    assert field_codes(refusal) == {"name": "too_many"}
+    assert world.sealed.sealed == 2
+    subscribe(world, STRANGER)
+    revised(world, first, paths=["pki/**", "pki/certificates/*"])
+    world.subscriptions.unsubscribe(first, OWNER)
+    subscribe(world)
+
+
+def test_all_patterns_of_a_tenant_together_have_a_length(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions, "MOST_CHARACTERS", 20)
+    first, _ = subscribe(world, paths=["pki/**"], domains=["*.example"])
+    second, _ = subscribe(world, paths=["pki/*"])
+    for wider in (
+        lambda: subscribe(world, paths=["a"]),
+        lambda: revised(world, second, paths=["pki/**"]),
+        lambda: revised(world, second, domains=["a"]),
+    ):
+        with world.records_nothing(), pytest.raises(InvalidFields) as refusal:
+            wider()
+        assert field_codes(refusal) == {"paths": "too_many"}
+    subscribe(world, STRANGER, paths=["pki/**"])
+    revised(world, second, paths=["pki/a"])
+    revised(world, first, domains=[])
+    revised(world, second, paths=["pki/**"])
+
+
+def test_so_many_replays_are_under_way_and_no_more(world: World) -> None:
+    subscription_id = world.subscribe()
+    world.announce()
+
+    def replay() -> None:
+        world.subscriptions.replay(subscription_id, 1, None, OWNER, dry_run=False)
+
+    for _ in range(MOST_REPLAYS):
+        replay()
+    with world.records_nothing():
+        with pytest.raises(TooMany):
+            replay()
+        world.subscriptions.replay(subscription_id, 1, None, OWNER, dry_run=True)
+    world.run_for(timedelta(seconds=1))
+    replay()
+
+
+def test_what_a_replay_would_send_is_counted_for_so_long_and_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcements, "PAGE", 2)
+    monkeypatch.setattr(subscriptions, "MOST_PAGES", 3)
+    told = [world.announce("a.example" if number < 8 else "b.example") for number in range(9)]
+
+    def replay(domains: list[str], since: int = 1, *, dry_run: bool = True) -> tuple[int, int]:
+        subscription_id = subscribe(world, domains=domains, events=["certificate.issued"])[0]
+        plan = world.subscriptions.replay(subscription_id, since, None, OWNER, dry_run=dry_run)
+        return plan.count, plan.counted_upto
+
+    last = told[-1].position
+    assert replay(["a.example"]) == (6, told[5].position)
+    assert replay(["a.example"], since=told[5].position) == (3, last)
+    assert replay(["b.example"]) == (0, told[5].position)
+    assert replay(["b.example"], dry_run=False) == (0, told[5].position)
+    world.run_for(timedelta(seconds=1))
+    assert [owed.position for owed in world.owed()] == [last]
 
 
 def test_a_change_to_more_than_pki_needs_the_scope_for_it(world: World) -> None:
@@ -558,7 +671,7 @@ def test_how_a_trial_went_is_on_record_and_changes_nothing_else(
     assert (tested.subscription_id, tested.status, tested.detail) == (subscription_id, status, detail)
     assert (outcome.status, outcome.detail) == (status, detail)
     assert world.recorder.history[-1].by == OWNER.provenance
-    assert world.recorder.todo == []
+    assert world.todo == []
 
 
 def test_a_paused_subscription_can_be_tried(world: World) -> None:
@@ -631,3 +744,20 @@ def test_a_delivery_of_another_subscription_or_of_nobody_is_not_found(world: Wor
         with world.records_nothing(), pytest.raises(NotFound) as refusal:
             world.subscriptions.redeliver(subscription_id, asked_for, OWNER)
         assert refusal.value.kind == kind
+
+
+def test_a_dead_letter_is_not_found_any_more_when_its_time_is_over(world: World) -> None:
+    delivery_id = world.owe()
+    (owed,) = world.owed()
+    world.sender.answers.extend([WebhookResponse(410, None)])
+    world.run_until_quiet()
+    revised(world, owed.subscription_id, status="active")
+    world.clock.advance(DEAD_LETTERS_KEPT + timedelta(microseconds=1))
+    with world.records_nothing(), pytest.raises(NotFound) as refusal:
+        world.subscriptions.redeliver(owed.subscription_id, delivery_id, OWNER)
+    assert (refusal.value.kind, refusal.value.subject_id) == (Delivery.TOPIC, delivery_id)
+    world.clock.advance(-timedelta(microseconds=1))
+    world.subscriptions.redeliver(owed.subscription_id, delivery_id, OWNER)
+    world.run_for(timedelta(seconds=1))
+    world.clock.advance(10 * DEAD_LETTERS_KEPT)
+    world.subscriptions.redeliver(owed.subscription_id, delivery_id, OWNER)  # it was taken, and is no dead letter

@@ -13,7 +13,7 @@ from application.ports import WebhookResponse
 from application.process.fan_out import TOGETHER
 from application.process.upkeep import NAME, OweReplay, ShredSecrets, next_step
 from application.process.worker import LEASE
-from application.subscriptions import Changes
+from application.wishes import Changes
 from domain.announcement import Announced
 from domain.delivery import Delivery
 from domain.provenance import Provenance
@@ -230,7 +230,7 @@ def test_a_replay_of_a_subscription_that_is_disabled_meanwhile_owes_nothing_more
     world.run_until_quiet()
     assert len(positions(world, subscription_id)) == TOGETHER
     assert world.subscription(subscription_id).replays == ()
-    assert world.recorder.todo == []
+    assert world.todo == []
 
 
 def test_a_replay_of_a_subscription_that_is_changed_meanwhile_goes_by_the_change(world: World) -> None:
@@ -280,6 +280,7 @@ def test_a_second_rotation_during_the_overlap_destroys_the_oldest_at_once(world:
 CALLS = [
     "store.select_events",
     "views.candidates",
+    "views.all_announced_at",
     "store.origin",
     "store.insert_events",
     "store.select_events",

@@ -10,7 +10,8 @@ import pytest
 
 from domain.announcement import Announced
 from domain.errors import NotFound
-from domain.subscription import Subscription, Terms
+from domain.subscription import Subscription
+from domain.terms import Candidate, Terms
 from interfaces.postgres.pool import Pool
 from interfaces.read_models import ReadModels
 from tests.application.views import Views
@@ -91,7 +92,7 @@ def test_they_agree_on_where_an_event_stands(models: Sequence[Models], views: Vi
 def test_they_agree_on_what_may_be_wanted(models: Sequence[Models], views: Views) -> None:
     first, *_, last = views.announced(0, ALL)
 
-    def candidates(model: Models) -> list[Sequence[Announced]]:
+    def candidates(model: Models) -> list[Sequence[Candidate]]:
         return [
             list(model.candidates(terms, after, upto, limit))
             for terms in wishes(first)
@@ -182,3 +183,17 @@ def test_they_agree_on_how_far_who_polls_has_come(models: Sequence[Models], subs
     assert mine == theirs
     assert any(beyond for cursor in mine if cursor for beyond in [cursor[1]])
     assert None in mine
+
+
+def test_they_agree_on_the_terms_of_who_polls_and_on_how_much_a_tenant_asks_for(
+    models: Sequence[Models], subscription_ids: Sequence[str]
+) -> None:
+    mine, theirs = (
+        [list(each.polling_terms(subscription_id)) for subscription_id in subscription_ids] for each in models
+    )
+    assert mine == theirs
+    assert any(len(terms) for terms in mine)
+    of_mine, of_theirs = ([each.subscribed(tenant) for tenant in (TENANT, OTHER_TENANT, "tnt_9")] for each in models)
+    assert of_mine == of_theirs
+    assert of_mine[0][0] > 0
+    assert of_mine[2] == (0, 0)

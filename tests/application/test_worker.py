@@ -101,7 +101,7 @@ class Rig:
     def __init__(self, do: Callable[[Claim], None] | None = None, slots: int = 1, due: int = 1) -> None:
         self.clock = FakeClock()
         self.memory = MemoryStore(self.clock)
-        self.store = EventStore(self.memory, {Delivery: DECISION})
+        self.store = EventStore(self.memory, {Delivery: [DECISION]})
         self.todo = WatchedTodo(self.memory)
         self.wake, self.stop = threading.Event(), threading.Event()
         self.errands = Errands(do or self.deliver)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import ssl
 from collections.abc import Sequence
@@ -9,13 +10,14 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtensionOID
 
 from application.secret_value import SecretValue
-from application.x509 import CertificateRejected, new_csr_der, new_private_key, read_chain
+from application.x509 import CertificateRejected, ari_id, ari_id_of, new_csr_der, new_private_key, read_chain
 from domain.order import KeyType
 from tests.fakes import NEW_YEAR
 from tests.fakes_ca_issuance import authority, issue, pem, read_csr
@@ -42,6 +44,18 @@ def leaf(names: Sequence[str] = NAMES, key_pem: SecretValue = KEY) -> x509.Certi
 
 def chain(certificate: x509.Certificate, *others: x509.Certificate) -> str:
     return "".join(pem(each) for each in (certificate, *others))
+
+
+def issued_by_a_name(certificate: x509.Certificate) -> x509.Certificate:
+    """The same without the issuer's key identifier: its name and serial number instead (RFC 5280 §4.2.1.1)."""
+    issuer = x509.AuthorityKeyIdentifier(None, [x509.DirectoryName(certificate.issuer)], 1)
+    return (
+        x509.CertificateBuilder(certificate.issuer, certificate.subject, certificate.public_key(), 1)
+        .not_valid_before(certificate.not_valid_before_utc)
+        .not_valid_after(certificate.not_valid_after_utc)
+        .add_extension(issuer, critical=False)
+        .sign(authority().key, hashes.SHA256())
+    )
 
 
 def tampered(certificate: x509.Certificate, old: bytes, new: bytes) -> str:
@@ -118,3 +132,53 @@ def test_names_are_the_same_in_any_order_and_case() -> None:
 def test_what_was_not_ordered_is_rejected(chain_pem: str, why: str) -> None:
     with pytest.raises(CertificateRejected, match=why):
         read_chain(chain_pem, CSR, NAMES)
+
+
+# --- naming ---
+
+OF_RFC_9773 = """\
+-----BEGIN CERTIFICATE-----
+MIIBQzCB66ADAgECAgUAh2VDITAKBggqhkjOPQQDAjAVMRMwEQYDVQQDEwpFeGFt
+cGxlIENBMCIYDzAwMDEwMTAxMDAwMDAwWhgPMDAwMTAxMDEwMDAwMDBaMBYxFDAS
+BgNVBAMTC2V4YW1wbGUuY29tMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEeBZu
+7cbpAYNXZLbbh8rNIzuOoqOOtmxA1v7cRm//AwyMwWxyHz4zfwmBhcSrf47NUAFf
+qzLQ2PPQxdTXREYEnKMjMCEwHwYDVR0jBBgwFoAUaYhba4dGQEHhs3uEe6CuLN4B
+yNQwCgYIKoZIzj0EAwIDRwAwRAIge09+S5TZAlw5tgtiVvuERV6cT4mfutXIlwTb
++FYN/8oCIClDsqBklhB9KAelFiYt9+6FDj3z4KGVelYM5MdsO3pK
+-----END CERTIFICATE-----
+"""
+
+
+def test_the_example_of_rfc_9773_is_named_as_there() -> None:
+    key_identifier = bytes.fromhex("69885B6B87464041E1B37B847BA0AE2CDE01C8D4")
+    assert ari_id_of(key_identifier, 0x87654321) == "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"
+    assert ari_id(OF_RFC_9773) == "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"
+
+
+@pytest.mark.parametrize(
+    ("serial_number", "octets"),
+    [
+        (0x7F, "7f"),
+        (0x80, "0080"),
+        (0xFF, "00ff"),
+        (0x0100, "0100"),
+        (0x8000, "008000"),
+        (1 << 159, "0080" + "00" * 19),
+    ],
+)
+def test_a_serial_number_keeps_the_octets_of_its_der_integer(serial_number: int, octets: str) -> None:
+    _, _, named = ari_id_of(b"key", serial_number).partition(".")
+    assert base64.urlsafe_b64decode(named + "=" * (-len(named) % 4)).hex() == octets
+
+
+def test_the_leaf_is_named_whatever_comes_after_it() -> None:
+    certificate = leaf()
+    digest = x509.SubjectKeyIdentifier.from_public_key(authority().key.public_key()).digest
+    named = ari_id(chain(certificate, authority().intermediate))
+    assert named == ari_id_of(digest, certificate.serial_number)
+    assert re.fullmatch(r"[\w-]+\.[\w-]+", named)
+
+
+@pytest.mark.parametrize("certificate", [authority().intermediate, issued_by_a_name(leaf())])
+def test_a_leaf_that_does_not_say_which_key_signed_it_has_no_name(certificate: x509.Certificate) -> None:
+    assert ari_id(chain(certificate)) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -15,13 +15,17 @@ from application.event_store import Append, Taken
 from domain.account import Account
 from domain.acknowledgement import Acknowledged, Rewound
 from domain.announcement import Announced, announcement_of, causation
+from domain.certificate import Certificate
 from domain.delivery import Delivery
 from domain.dns_provider import DnsProvider, ManagedZones
 from domain.errors import NotFound
 from domain.event import DomainEvent
 from domain.order import Order
 from domain.provenance import Recorded
-from domain.subscription import Subscription, Terms
+from domain.rate_limit import FULL, Bucket, Level, after, set_digest
+from domain.subscription import Subscription
+from domain.terms import Candidate, Terms, pattern_characters
+from projections.rate_limits import entries_of
 from tests.fakes import FakeClock, MemoryStore
 
 
@@ -51,14 +55,17 @@ class AnnouncedView:
     def of(self, tenant_id: str) -> Sequence[Announced]:
         return [announced for announced in self.all if announced.tenant_id == tenant_id]
 
-    def candidates(self, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Announced]:
+    def candidates(self, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Candidate]:
         is_wild = any(set("*?") & set(path) for path in terms.paths)
+        beginnings = tuple(path.partition("*")[0].partition("?")[0] for path in terms.paths)
         return [
-            announced
+            Candidate(
+                announced.position, announced.tenant_id, announced.event_type, announced.path, announced.dns_names
+            )
             for announced in self.of(terms.tenant_id)
             if after < announced.position <= upto
             and announced.event_type in terms.event_types
-            and (is_wild or announced.path in terms.paths)
+            and (announced.path.startswith(beginnings) if is_wild else announced.path in terms.paths)
         ][:limit]
 
 
@@ -67,12 +74,15 @@ class TermsView:
 
     def __init__(self) -> None:
         self.all: dict[str, list[Terms]] = {}
+        self._polled: set[str] = set()
 
     def apply(self, recorded: Recorded) -> None:
         event, position = recorded.event, recorded.position
         terms = self.all.get(event.originator_id, [])
         match event:
-            case Subscription.Subscribed() if event.target is not None:
+            case Subscription.Subscribed():
+                if event.target is None:
+                    self._polled.add(event.originator_id)
                 self.all[event.originator_id] = [
                     Terms(
                         subscription_id=event.originator_id,
@@ -95,18 +105,30 @@ class TermsView:
                     after=position,
                     upto=None if terms[-1].upto is None else position,
                 )
-                self._close(terms, position)
-                terms.append(revised)
+                if replace(revised, after=terms[-1].after, upto=terms[-1].upto) != terms[-1]:
+                    self._close(terms, position)
+                    terms.append(revised)
             case Subscription.Disabled() | Subscription.Unsubscribed() if terms:
                 self._close(terms, position)
             case Subscription.Enabled() if terms:
                 terms.append(replace(terms[-1], after=position, upto=None))
+            case Rewound(subscription_id=subscription_id, cursor=after) if subscription_id in self._polled:
+                last = self.all[subscription_id][-1]
+                earlier = (each for each in self.all[subscription_id][:-1] if each.after < after)
+                self.all[subscription_id] = [
+                    *(replace(each, upto=min(each.upto or after, after)) for each in earlier),
+                    replace(last, after=min(last.after, after)),
+                ]
             case _:
                 pass
 
     def since(self, after: int) -> Sequence[Terms]:
-        found = (terms for of_one in self.all.values() for terms in of_one if terms.upto is None or terms.upto > after)
+        webhooks = (of_one for subscription_id, of_one in self.all.items() if subscription_id not in self._polled)
+        found = (terms for of_one in webhooks for terms in of_one if terms.upto is None or terms.upto > after)
         return sorted(found, key=lambda terms: (terms.after, terms.subscription_id))
+
+    def polled(self, subscription_id: str) -> Sequence[Terms]:
+        return list(self.all[subscription_id]) if subscription_id in self._polled else []
 
     def _close(self, terms: list[Terms], position: int) -> None:
         if terms[-1].upto is None:
@@ -169,13 +191,46 @@ class FailuresView:
         return since
 
 
+class LedgerView:
+    """As `projections/rate_limits.py`, and what was issued by which CA when, by the set of names."""
+
+    def __init__(self) -> None:
+        self.levels: dict[Bucket, Level] = {}
+        self._cas: dict[str, str] = {}
+        self._accounts: dict[str, str] = {}
+        self.issued: defaultdict[tuple[str, str], list[datetime]] = defaultdict(list)
+
+    def apply(self, recorded: Recorded) -> None:
+        for entry in entries_of(recorded):
+            self.levels[entry.bucket] = after(self.levels.get(entry.bucket, FULL), entry, recorded.event.timestamp)
+        event = recorded.event
+        match event:
+            case Account.Registered(directory_url=ca):
+                self._cas[event.originator_id] = ca
+            case Certificate.Issued(account_id=account_id):
+                self._accounts[event.originator_id] = account_id
+                self._note(event)
+            case Certificate.Renewed():
+                self._note(event)
+            case _:
+                pass
+
+    def _note(self, event: Certificate.Issued | Certificate.Renewed) -> None:
+        ca = self._cas.get(self._accounts[event.originator_id], "")
+        self.issued[ca, set_digest(event.dns_names)].append(event.version.not_before)
+
+
 class Views:
     """What the read models know that the use cases ask for, and what must be unique among them."""
 
     def __init__(self) -> None:
         self._announced, self._terms = AnnouncedView(), TermsView()
         self._cursors, self._failures = CursorsView(), FailuresView()
+        self._ledger = LedgerView()
+        self._failed: list[tuple[str, str]] = []
+        self._renewing: dict[str, str] = {}
         self._paused: set[str] = set()
+        self._ended: set[str] = set()
         self._zones: defaultdict[str, list[ManagedZones]] = defaultdict(list)
         self._names: set[tuple[str, ...]] = set()
         self._running: dict[str, tuple[str, frozenset[str]]] = {}
@@ -200,8 +255,25 @@ class Views:
     def running_order(self, account_id: str, dns_names: Sequence[str]) -> str | None:
         return self._running_for(account_id, dns_names)
 
+    def failed_renewals(self, certificate_id: str, most: int) -> Sequence[str]:
+        return [order_id for certificate, order_id in reversed(self._failed) if certificate == certificate_id][:most]
+
+    def levels(self, buckets: Collection[Bucket]) -> Mapping[Bucket, Level]:
+        return {bucket: self._ledger.levels[bucket] for bucket in buckets if bucket in self._ledger.levels}
+
+    def was_issued(self, ca: str, names_digest: str, since: datetime) -> bool:
+        return any(at >= since for at in self._ledger.issued[ca, names_digest])
+
     def all_terms(self, after: int) -> Sequence[Terms]:
         return self._terms.since(after)
+
+    def polling_terms(self, subscription_id: str) -> Sequence[Terms]:
+        return self._terms.polled(subscription_id)
+
+    def subscribed(self, tenant_id: str) -> tuple[int, int]:
+        latest = [of_one[-1] for of_one in self._terms.all.values() if of_one[-1].tenant_id == tenant_id]
+        there = [terms for terms in latest if terms.subscription_id not in self._ended]
+        return len(there), sum(pattern_characters(terms.paths, terms.dns_names) for terms in there)
 
     def paused(self) -> Sequence[str]:
         return sorted(self._paused)
@@ -221,7 +293,10 @@ class Views:
                 return announced
         raise NotFound("event", f"at {position}")
 
-    def candidates(self, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Announced]:
+    def all_announced_at(self, positions: Sequence[int]) -> Sequence[Announced]:
+        return [announced for announced in self._announced.all if announced.position in positions]
+
+    def candidates(self, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Candidate]:
         return self._announced.candidates(terms, after, upto, limit)
 
     def positions(self, tenant_id: str, event_ids: Sequence[str]) -> Mapping[str, int]:
@@ -252,9 +327,15 @@ class Views:
                         raise Taken("orders_running")
 
     def apply(self, recorded: Recorded) -> None:
-        for view in (self._announced, self._terms, self._cursors, self._failures):
+        for view in (self._announced, self._terms, self._cursors, self._failures, self._ledger):
             view.apply(recorded)
         event = recorded.event
+        if isinstance(event, Order.Placed) and event.renewal_reason is not None:
+            self._renewing[event.originator_id] = event.certificate_id
+        if isinstance(event, Order.Failed) and event.originator_id in self._renewing:
+            self._failed.append((self._renewing[event.originator_id], event.originator_id))
+        if isinstance(event, Subscription.Unsubscribed):
+            self._ended.add(event.originator_id)
         match event:
             case DnsProvider.Connected(managed_zones=zones, timestamp=at):
                 self._names.add(_name_of(event))

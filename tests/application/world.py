@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from eventsourcing.domain import BaseAggregate
 
 from application.accounts import Accounts
 from application.ca_catalogue import load_catalogue
@@ -18,23 +17,29 @@ from application.caller import Caller
 from application.certificates import Certificates
 from application.dns_providers import DnsProviders
 from application.errors import Failure, StoreUnavailable
-from application.event_store import EventStore
+from application.event_store import Decisions, EventStore
+from application.explanations import Explanations
 from application.orders import Orders
 from application.polling import Polling
 from application.ports import TxtValue
-from application.process import delivery, issuance, upkeep
+from application.process import delivery, issuance, renewal, renewal_info, upkeep
 from application.process.breaker import Breaker
 from application.process.delivery import Deliveries
 from application.process.fan_out import FanOut
 from application.process.issuance import Issuance
-from application.process.todo import Claim, Claimed, Decision, LeaseLost, Process
+from application.process.renewal import Renewal
+from application.process.renewal_info import RenewalInfos
+from application.process.todo import Claim, Claimed, LeaseLost, Process, TodoItem
 from application.process.upkeep import Upkeep
 from application.process.worker import CRASHED_RETRY, LEASE
+from application.rate_limits import RateLimits
+from application.renewals import Renewals
 from application.secret_value import SecretValue
 from application.secrets import Secrets
-from application.subscriptions import Subscriptions, Wish
+from application.subscriptions import Subscriptions
 from application.tokens import Tokens
 from application.webhooks import Webhooks
+from application.wishes import Wish
 from domain.announcement import Announced, EventType
 from domain.certificate import Certificate, Version
 from domain.delivery import Delivery
@@ -87,6 +92,10 @@ class FakeCursor:
         self.executed += 1
 
 
+ENDLESS = (renewal.NAME, renewal_info.NAME)
+"""The processes that never come to an end: there is always a next renewal. They run where a test says so."""
+
+
 class World:
     """`validated_with` has what the CA saw at each name that it looked at."""
 
@@ -108,10 +117,11 @@ class World:
         recorder, keys = self.calls.of("store", self.recorder), self.calls.of("keys", self.sealed)
         ca, resolver = self.calls.of("ca", self.ca), self.calls.of("resolver", self.resolver)
         views = self.calls.of("views", self.views)
-        decisions: Mapping[type[BaseAggregate[str]], Decision] = {
-            Order: issuance.DECISION,
-            Delivery: delivery.DECISION,
-            Subscription: upkeep.DECISION,
+        decisions: Decisions = {
+            Order: [issuance.DECISION],
+            Certificate: [renewal.DECISION, renewal_info.DECISION],
+            Delivery: [delivery.DECISION],
+            Subscription: [upkeep.DECISION],
         }
         store = EventStore(recorder, decisions)
         self.store = store
@@ -120,7 +130,10 @@ class World:
         self.tokens = Tokens(store, keys, self.clock, self.ids)
         self.accounts = Accounts(store, keys, ca, views, load_catalogue(), thumbprint, self.clock, self.ids)
         self.providers = DnsProviders(store, keys, self.zones, views, self.secrets, self.clock, self.ids)
-        self.orders = Orders(store, views, FewSuffixes(), self.clock, self.ids)
+        self.rate_limits = RateLimits(views, FewSuffixes(), self.clock)
+        self.orders = Orders(store, views, FewSuffixes(), self.rate_limits, self.clock, self.ids)
+        self.renewals = Renewals(store, views, self.rate_limits, self.clock, self.ids)
+        self.explanations = Explanations(store, recorder, self.renewals, self.clock)
         self.certificates = Certificates(store, keys, self.clock, self.ids)
         self.subscriptions = Subscriptions(store, keys, views, self.network, webhooks, self.clock, self.ids)
         self.polling = Polling(store, views, views, self.clock, self.ids)
@@ -128,7 +141,16 @@ class World:
         self.breaker = Breaker(lambda: self.clock.now().timestamp())
         self.processes: Mapping[str, Process] = {
             issuance.NAME: Issuance(
-                store, recorder, keys, self.accounts, ca, self.providers, resolver, self.views, self.clock
+                store,
+                recorder,
+                keys,
+                self.accounts,
+                ca,
+                self.providers,
+                resolver,
+                self.views,
+                self.rate_limits,
+                self.clock,
             ),
             delivery.NAME: Deliveries(
                 store,
@@ -143,9 +165,21 @@ class World:
                 self.clock,
             ),
             upkeep.NAME: Upkeep(store, recorder, views, keys, self.clock),
+            renewal.NAME: Renewal(store, recorder, self.renewals, self.clock),
+            renewal_info.NAME: RenewalInfos(store, recorder, self.accounts, ca, lambda: self.chance, self.clock),
         }
+        self.running = tuple(name for name in self.processes if name not in ENDLESS)
 
     # --- time ---
+
+    def renew_by_itself(self) -> None:
+        """From now on certificates are renewed when they are due."""
+        self.running = tuple(self.processes)
+
+    @property
+    def todo(self) -> Sequence[TodoItem]:
+        """Of the processes that run."""
+        return [item for item in self.recorder.todo if item.process in self.running]
 
     def run_until_quiet(self, limit: int = 1000) -> None:
         """Performs the to-do list to its end, moving the clock to the next due time whenever nothing is due."""
@@ -154,7 +188,7 @@ class World:
             if due_in is None:
                 return
             self.clock.advance(due_in)
-        raise AssertionError(f"still to do: {self.recorder.todo}")
+        raise AssertionError(f"still to do: {self.todo}")
 
     def run_for(self, duration: timedelta) -> None:
         """The same, for as long as the clock says."""
@@ -167,7 +201,7 @@ class World:
         """As the worker does it, but for crashes: those are a test's to see."""
         retry_in = timedelta()
         try:
-            self.processes[claim.process].perform(claim)
+            retry_in = self.processes[claim.process].perform(claim) or retry_in
         except Killed:
             return
         except StoreUnavailable:
@@ -177,7 +211,11 @@ class World:
         self.recorder.release(claim, retry_in, counted=False)
 
     def claim(self, process: str, limit: int = 16) -> Claimed:
-        return self.recorder.claim(process, limit, LEASE, self.processes[process].lane_limits())
+        try:
+            limits = self.processes[process].lane_limits()
+        except Killed:
+            limits = self.processes[process].lane_limits()
+        return self.recorder.claim(process, limit, LEASE, limits)
 
     def claim_one(self, process: str) -> Claim:
         (claim,) = self.claim(process, 1).claims
@@ -192,7 +230,7 @@ class World:
     def _perform_due(self) -> timedelta | None:
         """How long until the next is due, None when there is nothing left whose turn will come by itself."""
         while True:
-            claimed = [self._perform(process) for process in self.processes]
+            claimed = [self._perform(process) for process in self.running]
             if not any(each.claims for each in claimed):
                 return min((each.next_due_in for each in claimed if each.next_due_in is not None), default=None)
 
@@ -230,9 +268,9 @@ class World:
 
     def renewal_of(self, order_id: str, *, new_key: bool = True) -> str:
         certificate_id = self.order(order_id).certificate_id
-        renewal_id, is_new = self.orders.renew(certificate_id, reason="requested", new_key=new_key, caller=OWNER)
-        assert is_new
-        return renewal_id
+        placed = self.renewals.renew(certificate_id, reason="requested", new_key=new_key, caller=OWNER)
+        assert placed.is_new
+        return placed.order_id
 
     def connect_provider(
         self,

@@ -88,6 +88,9 @@ class World:
     """How many requests it has answered by now."""
     other_root: str = ""
     ca_bundle_pem: str | None = None
+    ari: bool = False
+    """Whether it has renewal information."""
+    looks_at_replaces: bool = False
     polls: int = 0
     dns_name: str = field(default_factory=lambda: f"{secrets.token_hex(6)}.acme.example")
 
@@ -108,8 +111,8 @@ class World:
                 urls.append(challenge.url)
         return urls
 
-    def ready_order(self, account: CaAccount, dns_names: Sequence[str]) -> OrderObject:
-        order = self.ca.new_order(account, dns_names, None)
+    def ready_order(self, account: CaAccount, dns_names: Sequence[str], replaces: str | None = None) -> OrderObject:
+        order = self.ca.new_order(account, dns_names, None, replaces)
         authorizations = self.ca.authorizations(account, order.authorization_urls)
         self.ca.answer(account, self.publish(account, authorizations))
         return self.poll(account, order.url, "ready")
@@ -126,9 +129,15 @@ class World:
         assert said[-1].status == status, said[-1]
         return said[-1]
 
-    def issue(self, account: CaAccount, key: ec.EllipticCurvePrivateKey, dns_names: Sequence[str]) -> str:
+    def issue(
+        self,
+        account: CaAccount,
+        key: ec.EllipticCurvePrivateKey,
+        dns_names: Sequence[str],
+        replaces: str | None = None,
+    ) -> str:
         """The certificate's URL."""
-        order = self.ready_order(account, dns_names)
+        order = self.ready_order(account, dns_names, replaces)
         order = self.ca.finalize(account, order, csr_der(key, dns_names))
         if order.status != "valid":
             order = self.poll(account, order.url, "valid")

@@ -1,10 +1,11 @@
-"""What the application relies on at any CA: held against the fake, Caddy and Pebble alike."""
+"""What the application relies on at any CA: held against the fake, Caddy, Pebble and acme2certifier alike."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from application.errors import CaRefused
 from application.ports import CaAccount, ExternalAccountBinding
 from application.secret_value import SecretValue
-from application.x509 import new_private_key
+from application.x509 import ari_id, ari_id_of, new_private_key
 from domain.order import KeyType
 from interfaces.acme.chains import topmost_issuer
 from interfaces.acme.client import AcmeClient
@@ -23,6 +24,7 @@ from interfaces.egress import Egress
 from tests.contracts.ca_world import LOOPBACK, CountingEgress, TxtZone, World, csr_der
 from tests.fakes_ca import DIRECTORY_URL, FakeCa
 from tests.fakes_ca_issuance import OTHER_ROOT
+from tests.servers.acme2certifier import Acme2Certifier
 from tests.servers.caddy import CaddyCa
 from tests.servers.pebble import Pebble
 from tests.servers.process import wait_until
@@ -54,19 +56,33 @@ def pebble(tmp_path_factory: pytest.TempPathFactory, zone: tuple[TxtZone, str]) 
         yield server
 
 
-@pytest.fixture(params=["fake", "caddy", peers("pebble")])
+@pytest.fixture(scope="module")
+def acme2certifier(tmp_path_factory: pytest.TempPathFactory, zone: tuple[TxtZone, str]) -> Iterator[Acme2Certifier]:
+    with Acme2Certifier(tmp_path_factory.mktemp("acme2certifier"), zone[1]) as server:
+        yield server
+
+
+@pytest.fixture(params=["fake", "caddy", peers("pebble"), peers("acme2certifier")])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     if request.param == "fake":
         zone = TxtZone()
         fake = FakeCa(zone.values)
-        yield World(fake, DIRECTORY_URL, zone, fake.requests.total, OTHER_ROOT)
+        yield World(fake, DIRECTORY_URL, zone, fake.requests.total, OTHER_ROOT, ari=True, looks_at_replaces=True)
         return
     zone, _address = request.getfixturevalue("zone")
-    server: CaddyCa | Pebble = request.getfixturevalue(request.param)
+    server: CaddyCa | Pebble | Acme2Certifier = request.getfixturevalue(request.param)
     other_root = root_name(server, 1) if isinstance(server, Pebble) else ""
     egress = CountingEgress()
     with closing(AcmeClient(egress, USER_AGENT)) as client:
-        yield World(client, server.directory_url, zone, lambda: len(egress.posted), other_root, server.ca_bundle_pem)
+        yield World(
+            client,
+            server.directory_url,
+            zone,
+            lambda: len(egress.posted),
+            other_root,
+            server.ca_bundle_pem,
+            ari=isinstance(server, Acme2Certifier),
+        )
 
 
 def root_name(pebble: Pebble, number: int) -> str:
@@ -92,7 +108,7 @@ def test_every_kind_of_account_key_signs(world: World, key_type: KeyType) -> Non
 
 def test_a_directory_says_what_it_can(world: World) -> None:
     capabilities = world.ca.capabilities(world.directory_url, world.ca_bundle_pem)
-    assert (capabilities.ari, capabilities.eab_required) == (False, False)
+    assert (capabilities.ari, capabilities.eab_required) == (world.ari, False)
 
 
 def test_an_order_offers_dns_challenges_for_the_apex_and_the_wildcard(world: World) -> None:
@@ -143,12 +159,13 @@ def test_a_challenge_without_its_value_makes_nothing_ready(world: World) -> None
     def judged() -> bool:
         (said,) = world.ca.authorizations(account, order.authorization_urls)
         assert said.status != "valid"
-        return any(each.error is not None and each.error.detail for each in said.challenges)
+        return said.status == "invalid" or any(each.error and each.error.detail for each in said.challenges)
 
-    wait_until(judged, what="the challenge's error is told")
+    wait_until(judged, what="the challenge's failure is told")
     assert world.ca.order(account, order.url).status in {"pending", "invalid"}
 
 
+@pytest.mark.parametrize("world", ["fake", "caddy", peers("pebble")], indirect=True)  # acme2certifier answers with 500
 def test_a_malformed_csr_is_refused(world: World) -> None:
     account = world.register()
     order = world.ready_order(account, [world.dns_name])
@@ -197,6 +214,70 @@ def test_an_issuance_costs_no_request_too_many(world: World) -> None:
     new_order, finalize, download = 1, 1, 1
     expected = new_order + len(dns_names) + len(dns_names) + world.polls + finalize + download
     assert world.posts() - before == expected
+
+
+def issued(world: World, account: CaAccount, replaces: str | None = None) -> str:
+    """A certificate's chain."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return world.ca.chain(account, world.issue(account, key, [world.dns_name], replaces), None)
+
+
+def ari_id_of_chain(chain_pem: str) -> str:
+    named = ari_id(chain_pem)
+    assert named is not None
+    return named
+
+
+def test_renewal_is_suggested_within_the_certificates_life_or_nowhere(world: World) -> None:
+    account = world.register()
+    chain_pem = issued(world, account)
+    suggested = world.ca.renewal_info(account, ari_id_of_chain(chain_pem))
+    assert (suggested is not None) == world.ari
+    if suggested is not None:
+        leaf = leaf_of(chain_pem)
+        assert suggested.window_start < suggested.window_end
+        assert leaf.not_valid_before_utc < suggested.window_start < leaf.not_valid_after_utc
+        assert suggested.window_start.utcoffset() == suggested.window_end.utcoffset() == timedelta(0)
+        assert suggested.retry_after_seconds is not None
+
+
+def test_renewal_of_an_unknown_certificate_is_refused_where_it_is_suggested(world: World) -> None:
+    account = world.register()
+    unknown = ari_id_of(b"nobody's key", 7)
+    with pytest.raises(CaRefused) if world.ari else nullcontext():
+        assert world.ca.renewal_info(account, unknown) is None
+
+
+def test_renewal_is_suggested_to_anybody_who_asks(world: World) -> None:
+    account = world.register()
+    named = ari_id_of_chain(issued(world, account))
+    stranger = CaAccount(account.directory_url, "", new_private_key("ec256"), account.ca_bundle_pem)
+    assert world.ca.renewal_info(stranger, named) == world.ca.renewal_info(account, named)
+
+
+def test_an_order_names_the_certificate_that_it_replaces(world: World) -> None:
+    account = world.register()
+    first = issued(world, account)
+    second = issued(world, account, replaces=ari_id_of_chain(first))
+    assert leaf_of(second).serial_number != leaf_of(first).serial_number
+
+
+def test_a_certificate_is_replaced_once_where_the_ca_looks_at_it(world: World) -> None:
+    account = world.register()
+    first = ari_id_of_chain(issued(world, account))
+    issued(world, account, replaces=first)
+    if not world.looks_at_replaces:
+        assert world.ca.new_order(account, [world.dns_name], None, first).url
+        return
+    with pytest.raises(CaRefused) as refusal:
+        world.ca.new_order(account, [world.dns_name], None, first)
+    assert (refusal.value.problem.name, refusal.value.status) == ("alreadyReplaced", 409)
+
+
+def test_an_order_that_replaces_an_unknown_certificate_is_refused_where_the_ca_looks_at_it(world: World) -> None:
+    account = world.register()
+    with pytest.raises(CaRefused) if world.looks_at_replaces else nullcontext():
+        assert world.ca.new_order(account, [world.dns_name], None, ari_id_of(b"nobody's key", 7)).url
 
 
 @pytest.mark.peers

@@ -43,7 +43,7 @@ LEASE = timedelta(seconds=15)
 HOUR = timedelta(hours=1)
 BY = Provenance("tnt_default", "token", "tok_1", "req_1", "order@3", "192.0.2.1", "curl/8")
 IN_LANES, ALSO_IN_LANES, ALONE = "delivery", "also in lanes", "alone"
-Decisions = Mapping[type[BaseAggregate[str]], Decision]
+Decisions = Mapping[type[BaseAggregate[str]], Sequence[Decision]]
 
 
 class MemoryWorld:
@@ -72,7 +72,7 @@ class MemoryWorld:
         return sorted(self.recorder.todo, key=lambda item: item.subject)
 
     def decide_by(self, of_deliveries: Decision, others: Decisions | None = None) -> EventStore:
-        return EventStore(self.recorder, {Delivery: of_deliveries, **(others or {})})
+        return EventStore(self.recorder, {Delivery: [of_deliveries], **(others or {})})
 
 
 class PostgresWorld:
@@ -105,7 +105,7 @@ class PostgresWorld:
             ]
 
     def decide_by(self, of_deliveries: Decision, others: Decisions | None = None) -> EventStore:
-        return EventStore(self.recorder, {Delivery: of_deliveries, **(others or {})})
+        return EventStore(self.recorder, {Delivery: [of_deliveries], **(others or {})})
 
     def _execute(self, statement: str, about: Claim | str) -> None:
         with self.pool.connection() as connection:
@@ -808,7 +808,7 @@ def until_it_expires(token: Token) -> Attempt | None:
 
 
 def expiry(process: str, waits_for: Callable[[Any], Turn]) -> Decisions:
-    return {Token: Decision(process, until_it_expires, waits_for)}
+    return {Token: [Decision(process, until_it_expires, waits_for)]}
 
 
 @pytest.mark.parametrize("other", [ALONE, IN_LANES])

@@ -31,7 +31,7 @@ from domain.announcement import (
     event_id,
 )
 from domain.certificate import Certificate
-from domain.provenance import Recorded
+from domain.provenance import Recorded, of_process
 from tests.application.world import NAMES, OWNER, ZONE, World
 from tests.fakes import NEW_YEAR
 
@@ -50,13 +50,16 @@ FIELDS: dict[EventType, list[str]] = {
         "not_after",
         "days_remaining",
     ],
+    "certificate.expiring": ["certificate_id", "domains", "not_after", "days_remaining", "threshold"],
+    "certificate.expired": ["certificate_id", "version", "domains", "serial_number"],
     "order.invalid": ["order_id", "domains", "error"],
 }
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    """A certificate that was renewed once, and could not be renewed a second time, 80 days before its end."""
+    """A certificate that was renewed once, and could not be renewed a second time, 80 days before its end, which then
+    came."""
     world = World()
     first = world.issued()
     world.clock.advance(timedelta(days=5))
@@ -66,6 +69,10 @@ def world() -> World:
     world.ca.knobs.invalid[ZONE] = Problem(ERROR_NAMESPACE + "caa", "forbidden by CAA")
     world.renewal_of(first)
     world.run_until_quiet()
+    certificate = world.certificate(first)
+    for at in (certificate.current.not_after - timedelta(days=6), certificate.current.not_after):
+        certificate.near_expiry(at) if at < certificate.current.not_after else certificate.expire(at)
+        world.store.record(certificate, by=of_process("issuance", OWNER.provenance, certificate.id, 1))
     return world
 
 
@@ -172,6 +179,7 @@ def test_a_failed_renewal_is_told_with_what_is_left(world: World) -> None:
     failed, invalid = (announcements(world)[kind] for kind in ("certificate.renewal_failed", "order.invalid"))
     message = f"{ZONE}: forbidden by CAA"
     assert isinstance(failed.data, CertificateRenewalFailed)
+    assert failed.data.order_id is not None
     assert failed.data.error == RenewalError("caa_forbids", message)
     assert (failed.data.attempt, failed.data.days_remaining, failed.data.retry_after) == (1, 79, None)
     assert invalid.data == OrderInvalid(failed.data.order_id, NAMES, FailedOrderError("caa_forbids", message, None))

@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 from domain.errors import FieldProblem, InvalidFields
 from domain.names import (
     MOST_NAMES,
+    any_glob_takes,
     base_name,
     name_matches,
     names_for_certificate,
     normalise_dns_name,
+    normalise_name_glob,
     zone_covers,
 )
 
@@ -143,12 +145,74 @@ def test_a_wildcard_is_authorized_at_the_name_below_which_it_stands(dns_name: st
         ("www?.acme.example", "www12.acme.example", False),
         ("*", "acme.example", True),
         ("", "acme.example", False),
+        ("[ab]cme.example", "acme.example", False),
+        ("[ab]cme.example", "[ab]cme.example", True),
+        ("a*b*c.example", "axbxbyc.example", True),
+        ("a*b*c.example", "axcxb.example", False),
+        ("a**e", "acme.example", True),
     ],
 )
 def test_in_a_glob_a_star_is_any_characters_and_a_question_mark_is_one(
     glob: str, dns_name: str, *, matches: bool
 ) -> None:
     assert name_matches(glob, dns_name) is matches
+    assert any_glob_takes(["elsewhere.example", glob])(dns_name) is matches
+    assert any_glob_takes([])(dns_name) is False
+
+
+@settings(deadline=None)
+@given(st.text("ab*?.", max_size=8), st.text("ab.", max_size=8))
+def test_a_glob_takes_a_name_as_the_rule_says_character_by_character(glob: str, dns_name: str) -> None:
+    def takes(glob: str, name: str) -> bool:
+        if not glob:
+            return not name
+        if glob[0] == "*":
+            return takes(glob[1:], name) or (bool(name) and takes(glob, name[1:]))
+        return bool(name) and glob[0] in {"?", name[0]} and takes(glob[1:], name[1:])
+
+    assert name_matches(glob, dns_name) is takes(glob, dns_name)
+
+
+@pytest.mark.parametrize(
+    ("text", "glob"),
+    [
+        ("*.ACME.example", "*.acme.example"),
+        ("acme.example.", "acme.example"),
+        ("*.Bücher.example", "*.xn--bcher-kva.example"),
+        ("w?w*.faß.example", "w?w*.xn--fa-hia.example"),
+        ("*\u3002日本語\uff0eexample", "*.xn--wgv71a119e.example"),
+        ("XN--B*", "xn--b*"),
+        ("*", "*"),
+        ("_acme-challenge.*", "_acme-challenge.*"),
+        ("a" * 253, "a" * 253),
+    ],
+)
+def test_a_glob_is_written_in_the_form_in_which_names_are(text: str, glob: str) -> None:
+    assert normalise_name_glob(text) == normalise_name_glob(glob) == glob
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[ab].example", "a label is"),
+        ("[!a]*.example", "a label is"),
+        ("", "a label is"),
+        (".", "a label is"),
+        ("a..example", "a label is"),
+        ("a b.example", "a label is"),
+        ("acme.example\n", "a label is"),
+        ("b*ü.example", "in ASCII"),
+        ("\uff0a.example", "in ASCII"),
+        ("\u2047.example", "in ASCII"),
+        ("☃.example", "no glob of DNS names"),
+        ("\ud800", "no glob of DNS names"),
+        ("a" * 254, "longer than 253"),
+        ("日本語." * 20, "longer than 253"),
+    ],
+)
+def test_what_can_take_no_name_is_no_glob(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        normalise_name_glob(text)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from domain.acme import (
 )
 from domain.errors import OrderAlreadyEnded, OrderInProgress
 from domain.order import Assignment, Challenge, ErrorAtName, Order, OrderError, Record, UnseenRecord, error_of
+from domain.rate_limit import Bucket
 from tests.domain.recorded import recorded
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -73,6 +74,9 @@ def challenge_url(dns_name: str) -> str:
     return f"https://ca.example/challenge/{dns_name}"
 
 
+ORDERS = Bucket("https://ca.example/directory", "new_orders", "acme_staging_1")
+
+
 def placed_with(*assignments: Assignment, **asked: Any) -> Order:
     return Order.place(
         "acme_order_1",
@@ -89,6 +93,9 @@ def placed_with(*assignments: Assignment, **asked: Any) -> Order:
             "preferred_chain": "ISRG Root X1",
             "renewal_reason": None,
             "kept_key_id": None,
+            "replaces": None,
+            "ca": "https://ca.example/directory",
+            "charges": (),
             "now": NOW,
             **asked,
         },
@@ -169,7 +176,7 @@ def completed() -> Order:
 
 
 def failed(error: OrderError, *name_errors: ErrorAtName, dns_names: tuple[str, ...] = (WWW.dns_name,)) -> Any:
-    return (Order.Failed, {"dns_names": dns_names, "error": error, "name_errors": name_errors})
+    return (Order.Failed, {"dns_names": dns_names, "error": error, "name_errors": name_errors, "ledger": ()})
 
 
 def postponed(order: Order, seconds: float, error: OrderError | None = None, at: datetime = NOW) -> Any:
@@ -180,7 +187,7 @@ def postponed(order: Order, seconds: float, error: OrderError | None = None, at:
 
 
 def test_an_order_is_placed_with_all_that_was_asked() -> None:
-    order = placed_with(WWW, renewal_reason="ari", kept_key_id="key_1")
+    order = placed_with(WWW, renewal_reason="ari", kept_key_id="key_1", replaces="akid.serial", charges=(ORDERS,))
     assert recorded(order, NOW) == [
         (
             Order.Placed,
@@ -197,6 +204,9 @@ def test_an_order_is_placed_with_all_that_was_asked() -> None:
                 "preferred_chain": "ISRG Root X1",
                 "renewal_reason": "ari",
                 "kept_key_id": "key_1",
+                "replaces": "akid.serial",
+                "ca": "https://ca.example/directory",
+                "charges": (ORDERS,),
             },
         )
     ]
@@ -694,7 +704,7 @@ def test_a_problem_of_another_namespace_without_detail_is_told_by_its_type() -> 
 def test_an_order_is_completed_as_a_version_of_its_line() -> None:
     order = issued()
     order.complete(4, NOW)
-    assert recorded(order, NOW) == [(Order.Completed, {"certificate_id": "cert_1", "version": 4})]
+    assert recorded(order, NOW) == [(Order.Completed, {"certificate_id": "cert_1", "version": 4, "ledger": ()})]
     assert (order.ended, order.phase) == ("valid", "cleaning_up")
 
 

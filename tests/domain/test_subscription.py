@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from domain.announcement import Announced
-from domain.subscription import Audience, Replay, SigningSecret, Subscription, Terms, WebhookTarget
+from domain.subscription import Replay, SigningSecret, Subscription, WebhookTarget
+from domain.terms import Audience, Terms
 from tests.domain.recorded import recorded
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -135,10 +136,9 @@ def test_a_polling_subscription_has_no_address_and_no_secret() -> None:
 def test_its_terms_are_what_it_asks_for_as_it_stands() -> None:
     subscription = subscribed()
     revise(subscription, paths=("pki/**",), ordered=False)
-    assert subscription.terms(after=3, upto=9) == Terms(
-        "sub_1", "tnt_default", ("pki/**",), ("certificate.renewed",), ("*.acme.example",), False, 3, 9
+    assert subscription.terms() == Terms(
+        "sub_1", "tnt_default", ("pki/**",), ("certificate.renewed",), ("*.acme.example",), False, 0, None
     )
-    assert (subscription.terms().after, subscription.terms().upto) == (0, None)
 
 
 # --- revising -------------------------------------------------------------------------------------------------------

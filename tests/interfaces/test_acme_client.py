@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from josepy.jwk import JWKOct
 
-from application.errors import CaRefused, CaUnavailable
+from application.errors import CaRefused, CaThrottled, CaUnavailable
 from application.ports import Capabilities, ExternalAccountBinding
 from application.secret_value import SecretValue
 from application.x509 import new_private_key
-from domain.acme import ERROR_NAMESPACE, ChallengeObject, OrderObject, Problem
+from domain.acme import ERROR_NAMESPACE, ChallengeObject, OrderObject, Problem, RenewalInfo
 from domain.errors import InvalidFields
 from domain.order import KeyType
 from interfaces.acme.account_key import signing_key, thumbprint
@@ -30,6 +30,7 @@ from tests.interfaces.scripted_ca import ORDER, PEM_KEY, Stage, json_answer, pro
 from tests.servers.https import Answer, Asked, ca_bundle_pem
 
 HMAC_KEY = bytes(range(0xE0, 0x100))
+NAMED = "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"
 CHALLENGE = {"type": "dns-01", "url": "https://localhost/challenge/1", "status": "pending", "token": "abc"}
 AUTHORIZATION: dict[str, Any] = {
     "identifier": {"type": "dns", "value": "acme.example"},
@@ -159,10 +160,19 @@ def test_an_order_is_placed_with_its_names_and_profile(stage: Stage) -> None:
     }
 
 
-def test_an_order_without_a_profile_names_none(stage: Stage) -> None:
+def test_an_order_names_the_certificate_that_it_replaces(stage: Stage) -> None:
+    stage.ca.replies["/newOrder"] = [json_answer(ORDER, 201, {"Location": stage.url("/order/9")})]
+    stage.client.new_order(stage.account, ["acme.example"], None, NAMED)
+    assert msgspec.json.decode(stage.posted()[0]["payload"]) == {
+        "identifiers": [{"type": "dns", "value": "acme.example"}],
+        "replaces": NAMED,
+    }
+
+
+def test_an_order_without_a_profile_or_predecessor_names_none(stage: Stage) -> None:
     stage.ca.replies["/newOrder"] = [json_answer(ORDER, 201, {"Location": stage.url("/order/9")})]
     stage.client.new_order(stage.account, ["acme.example"], None)
-    assert "profile" not in msgspec.json.decode(stage.posted()[0]["payload"])
+    assert set(msgspec.json.decode(stage.posted()[0]["payload"])) == {"identifiers"}
 
 
 def test_an_order_says_when_to_ask_again_and_what_went_wrong(stage: Stage) -> None:
@@ -283,6 +293,109 @@ def test_nothing_to_ask_for_asks_nothing(stage: Stage) -> None:
     assert stage.client.authorizations(stage.account, []) == []
     stage.client.answer(stage.account, [])
     assert stage.server.asked == []
+
+
+# --- renewal information ---
+
+WINDOW = {"start": "2026-11-20T12:00:00Z", "end": "2026-11-21T14:00:00.5+02:00"}
+SUGGESTED: dict[str, object] = {"suggestedWindow": WINDOW}
+
+
+def suggested(stage: Stage, answer: Answer, url: str = "/ari") -> RenewalInfo | None:
+    stage.ca.directory["renewalInfo"] = stage.url(url)
+    stage.ca.replies[f"/ari/{NAMED}"] = [answer]
+    return stage.client.renewal_info(stage.account, NAMED)
+
+
+@pytest.mark.parametrize("url", ["/ari", "/ari/"])
+def test_the_suggested_window_is_told_in_utc_as_it_was_said(stage: Stage, url: str) -> None:
+    said = {**SUGGESTED, "explanationURL": "https://ca.example/why?a=1#b", "more": 1}
+    assert suggested(stage, json_answer(said, headers={"Retry-After": "21600"}), url) == RenewalInfo(
+        datetime(2026, 11, 20, 12, tzinfo=UTC),
+        datetime(2026, 11, 21, 12, 0, 0, 500_000, tzinfo=UTC),
+        "https://ca.example/why?a=1#b",
+        21600,
+    )
+
+
+def test_a_window_that_ends_before_it_starts_is_told_too(stage: Stage) -> None:
+    backwards = {"start": "9998-01-01T00:00:00Z", "end": "1970-01-01T00:00:00Z"}
+    told = suggested(stage, json_answer({"suggestedWindow": backwards}))
+    assert told == RenewalInfo(datetime(9998, 1, 1, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC))
+
+
+def test_renewal_information_is_asked_for_without_a_nonce_or_an_account(stage: Stage) -> None:
+    suggested(stage, json_answer(SUGGESTED))
+    assert [(asked.method, asked.path) for asked in stage.server.asked] == [
+        ("GET", "/directory"),
+        ("GET", f"/ari/{NAMED}"),
+    ]
+    assert {asked.headers["User-Agent"] for asked in stage.server.asked} == {"ScaiVault/0.1.0"}
+
+
+@pytest.mark.parametrize("renewal_info", [{}, {"renewalInfo": None}, {"renewalInfo": ""}])
+def test_a_ca_without_renewal_information_is_not_asked(stage: Stage, renewal_info: dict[str, object]) -> None:
+    stage.ca.directory = renewal_info
+    assert stage.client.renewal_info(stage.account, NAMED) is None
+    assert stage.count("GET", f"/ari/{NAMED}") == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200, {}, b"<html>"),
+        Answer(200, {}, b""),
+        json_answer({}),
+        json_answer({"suggestedWindow": {"start": WINDOW["start"]}}),
+        json_answer({"suggestedWindow": {**WINDOW, "end": "2026-11-21T12:00:00"}}),
+        json_answer({"suggestedWindow": {**WINDOW, "end": "tomorrow"}}),
+        json_answer({"suggestedWindow": {**WINDOW, "end": 1_795_435_200}}),
+        json_answer({"suggestedWindow": {**WINDOW, "start": "0001-01-01T00:00:00+14:00"}}),
+        Answer(404),
+        Answer(503),
+        Answer(302, {"Location": "/elsewhere"}),
+    ],
+    ids=range(11),
+)
+def test_renewal_information_that_is_none_may_be_better_later(stage: Stage, answer: Answer) -> None:
+    with pytest.raises(CaUnavailable):
+        suggested(stage, answer)
+
+
+def test_renewal_information_is_refused_with_the_cas_reason(stage: Stage) -> None:
+    with pytest.raises(CaRefused) as refusal:
+        suggested(stage, problem_answer("malformed", 404))
+    assert (refusal.value.problem.name, refusal.value.status) == ("malformed", 404)
+    with pytest.raises(CaThrottled) as throttled:
+        suggested(stage, problem_answer("rateLimited", 429, {"Retry-After": "60"}))
+    assert throttled.value.retry_after_seconds == 60
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (" https://ca.example/why\n", "https://ca.example/why"),
+        ("HTTP://[::1]:8080/?q=%20", "HTTP://[::1]:8080/?q=%20"),
+        ("https://ca.example/" + "x" * 981, "https://ca.example/" + "x" * 981),
+        ("https://ca.example/" + "x" * 982, None),
+        ("javascript:alert(1)", None),
+        ("https://user:secret@ca.example/", None),
+        ("https://ca.example/a b", None),
+        ('https://ca.example/"><script>', None),
+        ("https://ca.example/\x1b[31m", None),
+        ("https://cå.example/", None),
+        ("https://", None),
+        ("/why", None),
+        ("", None),
+        (7, None),
+        (None, None),
+        (["https://ca.example/"], None),
+    ],
+)
+def test_an_explanation_is_a_plain_web_address_or_none(stage: Stage, said: object, told: str | None) -> None:
+    renewal_info = suggested(stage, json_answer({**SUGGESTED, "explanationURL": said}))
+    assert renewal_info is not None
+    assert renewal_info.explanation_url == told
 
 
 # --- chains ---

@@ -7,11 +7,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from application.errors import CaRefused, CaThrottled, CaTimedOut, CaUnavailable, EgressRefused
 from application.ports import CaAccount
@@ -19,13 +22,19 @@ from domain.acme import ERROR_NAMESPACE, Subproblem
 from interfaces.acme import client as client_module
 from interfaces.acme.account_key import signing_key
 from interfaces.acme.client import AcmeClient
-from interfaces.acme.problems import problem_of
-from interfaces.acme.server import AcmeServer
+from interfaces.acme.problems import failure_in, problem_of
+from interfaces.acme.server import AcmeServer, Directory
 from interfaces.egress import Egress
 from interfaces.foreign_text import clean
 from tests.interfaces.scripted_ca import ORDER, PEM_KEY, Stage, json_answer, problem_answer, staged
 from tests.servers.https import Answer, Asked, ca_bundle_pem
 
+LOOPBACK = ip_network("127.0.0.0/8")
+NOON = {"Date": "Mon, 23 Nov 2026 12:00:00 GMT"}
+LIMITED = (
+    "too many new orders (300) from this account in the last 3h0m0s, retry after 2026-11-23 12:10:00 UTC: see "
+    "https://letsencrypt.org/docs/rate-limits/#new-orders-per-account"
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: (
@@ -150,6 +159,9 @@ def test_a_problem_is_seen_under_a_wrong_content_type(stage: Stage) -> None:
         (problem_answer("rateLimited", 503, {"Retry-After": "0"}), 0),
         (problem_answer("malformed", 429), None),
         (Answer(429, {"Retry-After": "9" * 400}, b"slow down"), 86400),
+        (problem_answer("rateLimited", 429, {"Retry-After": "9" * 400}), 8 * 86400),
+        (problem_answer("rateLimited", 429, detail=LIMITED.replace("2026", "2125")), 8 * 86400),
+        (problem_answer("rateLimited", 429, detail=LIMITED.replace("2026", "2025")), 0),
     ],
 )
 def test_a_rate_limit_is_told_with_its_patience(
@@ -190,6 +202,27 @@ def test_an_answer_that_is_no_acme_may_be_better_later(stage: Stage, answer: Ans
     with pytest.raises(CaUnavailable) as failure:
         order(stage)
     assert 0 < len(failure.value.detail) <= 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "headers", "retry_after_seconds"),
+    [
+        ("rateLimited", {}, 600),
+        ("rateLimited", {"Retry-After": "in a while"}, 600),
+        ("rateLimited", {"Retry-After": "30"}, 30),
+        ("rateLimited", {"Retry-After": "Thu, 26 Nov 2026 12:00:00 GMT"}, 3 * 86400),
+        ("malformed", {}, None),
+        ("malformed", {"Retry-After": "Thu, 26 Nov 2026 12:00:00 GMT"}, 86400),
+    ],
+)
+def test_the_time_in_a_rate_limits_words_is_taken_where_no_header_says_it(
+    name: str, headers: dict[str, str], retry_after_seconds: float | None
+) -> None:
+    request = httpx.Request("POST", "https://ca.example/newOrder")
+    said = problem_of({"type": ERROR_NAMESPACE + name, "detail": LIMITED})
+    failure = failure_in(httpx.Response(429, headers={**NOON, **headers}, request=request), said)
+    assert isinstance(failure, CaThrottled)
+    assert failure.retry_after_seconds == retry_after_seconds
 
 
 def test_a_server_error_is_told_with_its_patience(stage: Stage) -> None:
@@ -275,11 +308,12 @@ class Moment:
     def __init__(self) -> None:
         self.now = 0.0
         self.answers: Callable[[], httpx.Response] = directory_response
+        self.elsewhere = httpx.Response(404)
         self.asked = 0
 
-    def answer(self, _request: httpx.Request) -> httpx.Response:
+    def answer(self, request: httpx.Request) -> httpx.Response:
         self.asked += 1
-        return self.answers()
+        return self.answers() if request.url.path == "/directory" else self.elsewhere
 
 
 @pytest.fixture
@@ -436,6 +470,29 @@ def test_the_directory_is_read_again_after_an_answer_that_does_not_fit_it(stage:
     assert stage.client.new_order(stage.account, ["a.example"], None).url == stage.url("/order/2")
 
 
+@pytest.mark.parametrize("status", [200, 404])
+def test_renewal_information_that_does_not_fit_has_the_directory_read_again_once_an_hour(
+    moment: Moment, server: AcmeServer, status: int
+) -> None:
+    def ask_twenty_times() -> int:
+        for _ in range(20):
+            server.directory()
+            with pytest.raises(CaUnavailable):
+                server.resource(server.get("https://ca.example/ari/a.b"), Directory)
+        return moment.asked - asked
+
+    server.directory()
+    moment.elsewhere = httpx.Response(status, content=b"none")
+    asked = moment.asked
+    assert ask_twenty_times() == 20
+    moment.now, asked = 3600.0, moment.asked
+    assert ask_twenty_times() == 20 + 1
+    moment.now, moment.answers, asked = 7200.0, failing, moment.asked
+    assert ask_twenty_times() == 20 + 1
+    moment.now, asked = 7500.0, moment.asked
+    assert ask_twenty_times() == 20 + 1
+
+
 def test_the_directory_stays_after_a_refusal(stage: Stage) -> None:
     stage.ca.replies["/newOrder"] = [problem_answer("rejectedIdentifier")]
     for _ in range(2):
@@ -451,6 +508,98 @@ def test_a_directory_that_is_none_is_not_kept(stage: Stage, answer: Answer) -> N
         stage.client.capabilities(stage.account.directory_url, ca_bundle_pem())
     del stage.ca.replies["/directory"]
     assert not stage.client.capabilities(stage.account.directory_url, ca_bundle_pem()).ari
+
+
+# --- clocks ---
+
+AT_NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+class Clocks:
+    """The CA's clock stands at noon; ours, and how long an answer takes, are the test's."""
+
+    def __init__(self) -> None:
+        self.ours = AT_NOON
+        self.monotonic = 0.0
+        self.answer_takes = timedelta(0)
+        self.headers = dict(NOON)
+
+    def answer(self, _request: httpx.Request) -> httpx.Response:
+        self.ours += self.answer_takes
+        return httpx.Response(200, headers=self.headers)
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    return Clocks()
+
+
+@pytest.fixture
+def watching(clocks: Clocks) -> Iterator[AcmeServer]:
+    http = httpx.Client(transport=httpx.MockTransport(clocks.answer))
+    place = ("https://ca.example/directory", http, "ScaiVault/0.1.0")
+    with closing(AcmeServer(*place, lambda: clocks.monotonic, lambda: clocks.ours)) as server:
+        yield server
+
+
+def ask(server: AcmeServer) -> list[tuple[str, int]]:
+    """What was logged about clocks."""
+    with capture_logs() as logs:
+        server.get("https://ca.example/ari")
+    assert {entry["event"] for entry in logs} <= {"clock_skew"}
+    assert {entry["log_level"] for entry in logs} <= {"warning"}
+    return [(entry["ca_host"], entry["seconds"]) for entry in logs]
+
+
+@pytest.mark.parametrize(
+    ("ours_ahead_seconds", "told"), [(0, []), (60, []), (-60, []), (61.2, [-61]), (-86400, [86400])]
+)
+def test_clocks_that_are_more_than_a_minute_apart_are_told(
+    clocks: Clocks, watching: AcmeServer, ours_ahead_seconds: float, told: list[int]
+) -> None:
+    clocks.ours += timedelta(seconds=ours_ahead_seconds)
+    assert watching.skew_seconds is None
+    assert ask(watching) == [("ca.example", seconds) for seconds in told]
+    assert watching.skew_seconds == pytest.approx(-ours_ahead_seconds)
+
+
+def test_clocks_that_are_apart_are_told_once_an_hour(clocks: Clocks, watching: AcmeServer) -> None:
+    clocks.ours += timedelta(hours=1)
+    said = []
+    for clocks.monotonic in (0.0, 1.0, 3599.0, 3600.0, 7199.0):
+        said.append(len(ask(watching)))
+    assert said == [1, 0, 0, 1, 0]
+
+
+def test_a_clock_that_is_right_again_is_known_to_be(clocks: Clocks, watching: AcmeServer) -> None:
+    clocks.ours += timedelta(hours=1)
+    ask(watching)
+    clocks.ours = AT_NOON
+    ask(watching)
+    assert watching.skew_seconds == 0
+
+
+def test_the_time_that_an_answer_takes_is_no_skew(clocks: Clocks, watching: AcmeServer) -> None:
+    clocks.ours, clocks.answer_takes = AT_NOON - timedelta(seconds=45), timedelta(seconds=90)
+    assert ask(watching) == []
+    assert watching.skew_seconds == 0
+
+
+@pytest.mark.parametrize("headers", [{}, {"Date": "today"}, {**NOON, "Age": "7200"}])
+def test_an_answer_that_does_not_tell_its_time_says_nothing_of_clocks(
+    clocks: Clocks, watching: AcmeServer, headers: dict[str, str]
+) -> None:
+    clocks.ours += timedelta(hours=1)
+    clocks.headers = headers
+    assert ask(watching) == []
+    assert watching.skew_seconds is None
+
+
+def test_the_clients_clock_is_the_one_that_is_compared() -> None:
+    with staged() as stage, closing(AcmeClient(Egress([LOOPBACK]), "ScaiVault/0.1.0", now=lambda: AT_NOON)) as client:
+        with capture_logs() as logs:
+            client.capabilities(stage.account.directory_url, ca_bundle_pem())
+        assert [(entry["event"], entry["ca_host"]) for entry in logs] == [("clock_skew", "localhost")]
 
 
 # --- the wire ---

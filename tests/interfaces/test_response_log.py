@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 
+from application.errors import StoreUnavailable
 from interfaces.postgres.pool import Pool
 from interfaces.postgres.response_log import KEPT_FOR, PostgresResponseLog
 
@@ -73,18 +74,30 @@ def test_a_further_answer_to_the_same_delivery_is_kept_anew(pool: Pool, log: Pos
     assert log.of(["del_1"]) == {"del_1": "thank you"}
 
 
-def test_each_one_that_is_kept_takes_some_with_it_whose_time_is_over(pool: Pool, log: PostgresResponseLog) -> None:
+def test_those_whose_time_is_over_are_forgotten_so_many_at_once(pool: Pool, log: PostgresResponseLog) -> None:
     for number in range(25):
-        log.keep(f"del_{number}", 503, "try later")
-    expire(pool, *(f"del_{number}" for number in range(24)))
+        log.keep(f"del_{number:02}", 503, "try later")
+    expire(pool, *(f"del_{number:02}" for number in range(24)))
 
     counts = []
-    for number in range(3):
-        log.keep(f"del_new_{number}", 503, "try later")
+    for _ in range(4):
+        log.expire(10)
         counts.append(len(kept(pool)))
 
-    assert counts == [16, 7, 4]
-    assert [delivery_id for delivery_id, _, _ in kept(pool)] == ["del_24", "del_new_0", "del_new_1", "del_new_2"]
+    assert counts == [15, 5, 1, 1]
+    assert [delivery_id for delivery_id, _, _ in kept(pool)] == ["del_24"]
+
+
+def test_what_is_forgotten_waits_for_nobody(pool: Pool, log: PostgresResponseLog) -> None:
+    """Neither for what is just being kept anew, which could wait for another in its turn, nor it for this."""
+    for number in range(2):
+        log.keep(f"del_{number}", 503, "try later")
+    expire(pool, "del_0", "del_1")
+    with pool.connection() as connection, connection.transaction():
+        connection.execute("SELECT FROM delivery_responses WHERE delivery_id = 'del_0' FOR UPDATE")
+        log.expire(10)
+        log.keep("del_1", 503, "again")
+        assert [delivery_id for delivery_id, _, _ in kept(pool)] == ["del_0", "del_1"]
 
 
 def test_many_at_once_keep_all_and_stand_in_nobodys_way(pool: Pool, log: PostgresResponseLog) -> None:
@@ -98,9 +111,31 @@ def test_many_at_once_keep_all_and_stand_in_nobodys_way(pool: Pool, log: Postgre
         for of in range(5):
             log.keep(f"del_{number}_{of}", 503, "try later")
             log.keep("del_of_all", 503, f"said to {number}")
+            log.expire(2)
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(keep, range(4)))
 
     left = [delivery_id for delivery_id, _, _ in kept(pool)]
     assert left == sorted([*(f"del_{number}_{of}" for number in range(4) for of in range(5)), "del_of_all"])
+
+
+def test_what_is_old_is_forgotten_now_and_then_and_an_outage_is_survived(
+    pool: Pool, log: PostgresResponseLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.keep("del_1", 503, "try later")
+    expire(pool, "del_1")
+    forgets = [log.expire]
+
+    def expire_after_an_outage(limit: int) -> None:
+        if len(forgets) == 1:
+            forgets.append(log.expire)
+            raise StoreUnavailable("gone")
+        forgets[0](limit)
+        stop.set()
+
+    stop = Event()
+    monkeypatch.setattr("interfaces.postgres.response_log.EXPIRE_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(log, "expire", expire_after_an_outage)
+    log.run(stop)
+    assert kept(pool) == []

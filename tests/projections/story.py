@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from eventsourcing.domain import BaseAggregate
-
-from application.event_store import EventStore
-from application.process import delivery, issuance, upkeep
-from application.process.todo import Decision
+from application.event_store import Decisions, EventStore
+from application.process import delivery, issuance, renewal, renewal_info, upkeep
 from domain.access import private_key_read, request_refused, secret_read, subscription_tested
 from domain.account import Account, Offer, Profile
 from domain.acknowledgement import acknowledged, rewound
 from domain.acme import AuthorizationObject, ChallengeObject, OrderObject, Problem, Subproblem
 from domain.announcement import EventType
-from domain.certificate import Certificate, Version
+from domain.certificate import Certificate, Suggestion, Version
 from domain.challenge import DNS_01
 from domain.delivery import RETRY_DELAYS, Delivery
 from domain.dns_provider import DnsProvider
 from domain.order import Assignment, Order, OrderError, UnseenRecord
 from domain.provenance import Provenance, Recorded, of_process
+from domain.rate_limit import LETS_ENCRYPT, Bucket, cost_of
+from domain.renewal import Window
 from domain.secret import Secret
 from domain.subscription import Subscription, WebhookTarget
 from domain.token import Limits, Token
@@ -31,11 +30,13 @@ BEGIN = datetime(2026, 3, 1, 10, 30, 15, 123456, tzinfo=UTC)
 TENANT, OTHER_TENANT = "tnt_default", "tnt_2"
 BY = Provenance(TENANT, "token", "tok_1", "req_1", source_ip="192.0.2.1", user_agent="curl/8")
 BY_OTHER = Provenance(OTHER_TENANT, "operator", "root")
-DECISIONS: Mapping[type[BaseAggregate[str]], Decision] = {
-    Order: issuance.DECISION,
-    Delivery: delivery.DECISION,
-    Subscription: upkeep.DECISION,
+DECISIONS: Decisions = {
+    Order: [issuance.DECISION],
+    Certificate: [renewal.DECISION, renewal_info.DECISION],
+    Delivery: [delivery.DECISION],
+    Subscription: [upkeep.DECISION],
 }
+CA = LETS_ENCRYPT
 END = "-----END CERTIFICATE-----\n"
 LEAF = f"-----BEGIN CERTIFICATE-----\nleaf\n{END}"
 ISSUER = f"-----BEGIN CERTIFICATE-----\nissuer\n{END}"
@@ -67,6 +68,7 @@ class Story:
         self.tell_of_an_issued_order()
         self.tell_of_failed_orders()
         self.tell_of_unfinished_orders()
+        self.tell_of_renewals()
         self.tell_of_a_webhook()
         self.tell_of_polling()
         self.tell_of_ended_subscriptions()
@@ -147,6 +149,39 @@ class Story:
         self._store.record(cleaning, by=BY)
         running = self._placed(5, 5, "d.example", tenant_id=OTHER_TENANT)
         self._store.record(running, by=BY_OTHER)
+
+    def tell_of_renewals(self) -> None:
+        """One that is renewed after trouble, one that nears its end, and one whose replacement the CA does not take."""
+        certificate = issued(self.id("cert", 6), self.now(), self.id("acme_order", 60))
+        order = self._placed(61, 6, "e.example", reason="ari")
+        window = Window(self.now(), self.now() + timedelta(days=1))
+        bucket = Bucket(CA, "certificates_per_domain", "a.example")
+        steps: Sequence[Callable[[], object]] = (
+            lambda: certificate.rename("edge", self.now()),
+            lambda: certificate.switch_auto_renewal(self.now(), on=False),
+            lambda: certificate.switch_auto_renewal(self.now(), on=True),
+            lambda: certificate.see_renewal_info(
+                Suggestion("akid.serial", window, window.start), "https://ca.example/why", window.end, self.now()
+            ),
+            lambda: certificate.postpone_renewal(bucket, self.now() + timedelta(hours=1), self.now()),
+            lambda: certificate.begin_renewal(order.id, "ari", self.now(), automatic=True),
+            lambda: certificate.renew(version(2, order.id), "ari", self.now()),
+            lambda: certificate.hold_renewal(self.now()),
+            lambda: certificate.release_renewal("looked into", self.now()),
+            lambda: certificate.near_expiry(certificate.current.not_after - timedelta(days=20)),
+            lambda: certificate.expire(certificate.current.not_after),
+        )
+        for do in steps:
+            do()
+            self._store.record(certificate, by=of_process("renewal", BY, certificate.id, certificate.version))
+        order.seal_key("sealed_8", b"csr", self.now())
+        order.replacement_refused(CAA, cost_of("same_set", CA, order.account_id, order.dns_names, []).taken, self.now())
+        order.throttled(bucket, self.now() + timedelta(hours=1), self.now())
+        order.wait(3600, self.now(), OrderError("backend_rate_limited", "too many", 3600, CAA))
+        self._store.record(order, by=BY)
+        adopting = self._placed(62, 6, "f.example", reason="lifetime")
+        adopting.adopt(order, at_ca("valid"), self.now())
+        self._store.record(adopting, by=BY)
 
     def tell_of_a_webhook(self) -> None:
         """One that goes through everything, and in the end wants something done in the background."""
@@ -254,7 +289,7 @@ def account(account_id: str, now: datetime, tenant_id: str = TENANT, name: str =
         provider="letsencrypt",
         environment="staging",
         email="ops@a.example",
-        directory_url="https://ca.example/directory",
+        directory_url=CA,
         ca_bundle_pem=None,
         account_url="https://ca.example/acct/1",
         sealed_key_id="sealed_1",
@@ -389,6 +424,9 @@ def placed(
         preferred_chain=None,
         renewal_reason=reason,
         kept_key_id=None,
+        replaces=None if reason is None else "akid.serial",
+        ca=CA,
+        charges=cost_of("new", CA, account_id, names, ["a.example"]).taken,
         now=now,
     )
 

@@ -108,7 +108,7 @@ def test_every_act_of_the_story_has_its_row_as_its_rule_says(pool: Pool) -> None
     acts = [told for told in events if type(told.event) in RULES]
     for row, told in zip(rows, acts, strict=True):
         rule = RULES[type(told.event)]
-        assert row.success == rule.success
+        assert row.success == rule.is_success(told.event)
         assert row.resource_path == rule.path(told.event)
         assert row.identity_id == told.by.identity_id
         assert row.timestamp == told.event.timestamp
@@ -213,9 +213,12 @@ def test_each_attempt_of_a_delivery_is_on_record_and_what_somebody_made_of_it(po
     delivery.reopen(NOW)
     delivery.delivered(204, 5, NOW)
     abandoned.abandon("the subscription is ended", NOW)
-    tested = subscription_tested("access_1", "sub_1", None, "no answer", NOW)
+    tested = [
+        subscription_tested(f"access_{number}", "sub_1", status, "an answer", NOW)
+        for number, status in enumerate((None, 199, 200, 299, 300))
+    ]
 
-    apply(pool, AUDIT_LOG, recorded(delivery, abandoned, tested))
+    apply(pool, AUDIT_LOG, recorded(delivery, abandoned, *tested))
 
     rows = page(pool, Criteria(action="webhook_delivery"))
     assert [(row.resource_path, row.success, row.extra_data) for row in rows] == [
@@ -224,7 +227,10 @@ def test_each_attempt_of_a_delivery_is_on_record_and_what_somebody_made_of_it(po
         ("deliveries/del_1", True, {"reopened": True}),
         ("deliveries/del_1", True, {"status": 204}),
         ("deliveries/del_2", False, {"detail": "the subscription is ended", "given_up": True}),
-        ("subscriptions/sub_1", True, {"status": None, "detail": "no answer", "test": True}),
+        *(
+            ("subscriptions/sub_1", is_taken, {"status": status, "detail": "an answer", "test": True})
+            for status, is_taken in ((None, False), (199, False), (200, True), (299, True), (300, False))
+        ),
     ]
     assert len(page(pool, ALL)) == len(rows)
 

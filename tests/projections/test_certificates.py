@@ -22,6 +22,7 @@ from tests.projections.story import BEGIN, ISSUER, LEAF, OTHER_TENANT, TENANT, i
 NOW = BEGIN
 WHOLE = NOW.replace(microsecond=0)
 DAYS = timedelta(days=1)
+PLANNED = version(1, "acme_order_1").plan.at.replace(microsecond=0)
 FIRST = VersionView(1, "01", "1" * 64, WHOLE, WHOLE + 90 * DAYS, "acme_order_1")
 SECOND = VersionView(2, "02", "2" * 64, WHOLE, WHOLE + 180 * DAYS, "acme_order_2")
 
@@ -40,7 +41,7 @@ def test_an_issued_certificate_shows_its_first_version(pool: Pool) -> None:
         not_before=WHOLE,
         not_after=WHOLE + 90 * DAYS,
         auto_renew=True,
-        renewal=RenewalView(),
+        renewal=RenewalView(next_at=PLANNED, reason="lifetime"),
         account_id="acme_account_1",
         versions=[FIRST],
         created_at=WHOLE,
@@ -56,7 +57,8 @@ def test_a_failed_renewal_is_shown_until_the_next_version_comes(pool: Pool) -> N
 
     error = RenewalErrorView("provider_error", "no access", "acme_order_8")
     failing = CERTIFICATES.one(pool, TENANT, "cert_1")
-    assert failing == replace(before, renewal=RenewalView(last_error=error, attempts=2))
+    again = (NOW + timedelta(minutes=10)).replace(microsecond=0)
+    assert failing == replace(before, renewal=RenewalView(again, "retry", last_error=error, attempts=2))
 
     certificate.renew(version(2, "acme_order_2"), "manual", NOW)
     apply(pool, CERTIFICATES, recorded(certificate, after=20))
@@ -66,6 +68,7 @@ def test_a_failed_renewal_is_shown_until_the_next_version_comes(pool: Pool) -> N
         serial_number="02",
         fingerprint_sha256="2" * 64,
         not_after=WHOLE + 180 * DAYS,
+        renewal=RenewalView(version(2, "").plan.at.replace(microsecond=0), "lifetime"),
         versions=[FIRST, SECOND],
     )
 
@@ -81,7 +84,7 @@ def test_a_renewal_without_its_certificate_is_refused(pool: Pool) -> None:
     certificate = issued("cert_1", NOW, "acme_order_1")
     certificate.renew(version(2, "acme_order_2"), "manual", NOW)
 
-    with pytest.raises(ValueError, match="no rule"):
+    with pytest.raises(ValueError, match="not the first"):
         apply(pool, CERTIFICATES, recorded(certificate)[1:])
 
 

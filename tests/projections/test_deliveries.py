@@ -27,6 +27,7 @@ PENDING = DeliveryView(
     status="pending",
     attempts=0,
     last_attempt=None,
+    abandoned_reason=None,
     next_attempt_at=WHOLE,
     created_at=WHOLE,
     completed_at=None,
@@ -101,7 +102,8 @@ def test_one_that_was_abandoned_is_dead_without_a_further_attempt(pool: Pool) ->
     assert document(pool, DELIVERIES, delivery) == pending(
         status="dead",
         attempts=1,
-        last_attempt=AttemptView(WHOLE + 2 * LATER, None, "the subscription is ended", None),
+        last_attempt=FAILURE,
+        abandoned_reason="the subscription is ended",
         next_attempt_at=None,
         completed_at=WHOLE + 2 * LATER,
     )
@@ -110,6 +112,15 @@ def test_one_that_was_abandoned_is_dead_without_a_further_attempt(pool: Pool) ->
 def test_one_that_is_asked_for_again_begins_anew_and_remembers_its_last_attempt(pool: Pool) -> None:
     delivery = failed(owed("del_1", NOW))
     delivery.give_up(503, "the receiver answered 503", 87, NOW + LATER)
+    delivery.reopen(NOW + 2 * LATER)
+
+    again = pending(attempts=0, last_attempt=FAILURE, next_attempt_at=WHOLE + 2 * LATER)
+    assert document(pool, DELIVERIES, delivery) == again
+
+
+def test_one_that_is_asked_for_again_after_it_was_abandoned_is_so_no_more(pool: Pool) -> None:
+    delivery = failed(owed("del_1", NOW))
+    delivery.abandon("the subscription is ended", NOW + LATER)
     delivery.reopen(NOW + 2 * LATER)
 
     again = pending(attempts=0, last_attempt=FAILURE, next_attempt_at=WHOLE + 2 * LATER)
@@ -145,6 +156,7 @@ def test_one_that_was_written_in_the_first_form_is_shown_too(pool: Pool) -> None
         status="delivered",
         attempts=2,
         last_attempt=AttemptView(delivered_at, 204, None, None),
+        abandoned_reason=None,
         next_attempt_at=None,
         created_at=datetime(2026, 11, 23, 12, 0, 36, tzinfo=UTC),
         completed_at=delivered_at,

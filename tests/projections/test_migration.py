@@ -125,7 +125,7 @@ def old(unmigrated: Pool) -> Pool:
 @pytest.fixture
 def migrated(old: Pool) -> Live:
     live = Live(old)
-    migrate(old, live.recorder.read)
+    migrate(old, live.recorder.read, live.store, DECISIONS)
     return live
 
 
@@ -141,18 +141,19 @@ def fan_out(live: Live) -> int:
 def test_what_is_missing_is_applied_and_the_views_are_built(old: Pool) -> None:
     live = Live(old)
     before = live.table("events")
-    assert not is_migrated(old)
+    assert not is_migrated(old, DECISIONS)
 
-    done = migrate(old, live.recorder.read)
+    done = migrate(old, live.recorder.read, live.store, DECISIONS)
 
     later = [name for name, _ in _files() if name not in FIRST_RELEASE]
     assert done == [
         *(f"applied {name}" for name in later),
         *(f"built {view.name}" for view in (*INLINE, *FOLLOWING)),
+        *(f"began {process}" for process in ("delivery", "issuance", "renewal", "renewal_info", "subscription")),
     ]
     assert "0004_lanes_and_responses.sql" in later
-    assert is_migrated(old)
-    assert migrate(old, live.recorder.read) == []
+    assert is_migrated(old, DECISIONS)
+    assert migrate(old, live.recorder.read, live.store, DECISIONS) == []
     assert live.table("events") == before
 
 
@@ -165,6 +166,8 @@ def test_each_delivery_that_is_still_owed_stands_in_the_lane_of_its_subscription
         ("delivery", WAITING, "Attempt", SUBSCRIPTION_ID, None),
         ("delivery", FAILED, "Attempt", SUBSCRIPTION_ID + "b", None),
         ("issuance", order_id, "SealKey", None, None),
+        ("renewal", CERTIFICATE_ID, "BeginRenewal", None, None),
+        ("renewal_info", CERTIFICATE_ID, "AskRenewalInfo", golden("certificate.issued")["state"]["account_id"], None),
     }
 
 

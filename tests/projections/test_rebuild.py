@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from application.event_store import Taken
-from application.process import delivery, issuance, upkeep
+from application.process import delivery, issuance, renewal, renewal_info, upkeep
 from application.process.issuance import next_step
 from application.process.todo import Claim, Decision, Step
 from domain.order import Order
@@ -25,7 +25,12 @@ from tests.projections.story import BEGIN, BY, DECISIONS, Story, account, placed
 
 EVERY_VIEW = pytest.mark.parametrize("view", [*INLINE, *FOLLOWING], ids=lambda view: view.name)
 CHANGE = "tenant_id = 'tnt_x'"
-CHANGES = {"polling_cursors": "position = position + 1", "delivery_statistics": "attempts = attempts + 1"}
+CHANGES = {
+    "polling_cursors": "position = position + 1",
+    "rate_limits": "blocked_until = now()",
+    "delivery_statistics": "attempts = attempts + 1",
+    "order_statistics": "amount = amount + 1",
+}
 DEADLINE_SECONDS = 30.0
 LEASE = timedelta(minutes=1)
 
@@ -187,16 +192,16 @@ def test_a_rebuild_loses_nothing_while_others_append(told: Live) -> None:
 
 def test_a_view_whose_form_changed_is_rebuilt_by_a_migration(told: Live) -> None:
     before = told.views()
-    assert is_migrated(told.pool)
-    assert migrate(told.pool, told.recorder.read) == []
+    assert is_migrated(told.pool, DECISIONS)
+    assert migrate(told.pool, told.recorder.read, told.store, DECISIONS) == []
     told.execute("UPDATE views SET fingerprint = 'of an older form' WHERE name IN ('orders', 'audit_log')")
     told.execute("DELETE FROM orders")
-    assert not is_migrated(told.pool)
+    assert not is_migrated(told.pool, DECISIONS)
 
-    assert migrate(told.pool, told.recorder.read) == ["built orders", "built audit_log"]
+    assert migrate(told.pool, told.recorder.read, told.store, DECISIONS) == ["built orders", "built audit_log"]
 
     assert told.views() == before
-    assert is_migrated(told.pool)
+    assert is_migrated(told.pool, DECISIONS)
 
 
 # --- the to-do list -------------------------------------------------------------------------------------------------
@@ -239,7 +244,7 @@ def test_the_folded_list_equals_the_live_one(told: Live) -> None:
         ("UPDATE todo SET lane = NULL WHERE subject ~ 'del_000.*5$'", 1, 1),
         ("UPDATE todo SET queue = NULL WHERE subject ~ 'del_000.*2$'", 1, 1),
         ("UPDATE todo SET place = 99 WHERE subject ~ 'del_000.*2$'", 1, 1),
-        ("DELETE FROM todo WHERE process = 'issuance' AND subject ~ '_000'", 0, 2),
+        ("DELETE FROM todo WHERE process = 'issuance' AND subject ~ '_000'", 0, 4),
         ("INSERT INTO todo VALUES ('issuance', 'acme_order_x', 1, 'SealKey', now())", 1, 0),
     ],
     ids=["step", "version", "due sooner", "lane", "no lane", "no queue", "place", "missing", "left over"],
@@ -263,7 +268,7 @@ def test_a_list_that_was_emptied_comes_back(told: Live) -> None:
     replace_todo(told.pool, told.store, DECISIONS)
 
     assert todo(told) == before
-    assert {row[0] for row in before} == {issuance.NAME, delivery.NAME, upkeep.NAME}
+    assert {row[0] for row in before} == {issuance.NAME, delivery.NAME, upkeep.NAME, renewal.NAME, renewal_info.NAME}
 
 
 def test_what_comes_back_can_be_claimed(told: Live) -> None:
@@ -313,7 +318,7 @@ def test_what_is_recorded_while_the_list_is_folded_stays_on_it(told: Live) -> No
     replace_todo(
         told.pool,
         told.store,
-        {**DECISIONS, Order: Decision(issuance.NAME, next_step_and_somebody_appends)},
+        {**DECISIONS, Order: [Decision(issuance.NAME, next_step_and_somebody_appends)]},
     )
 
     subjects = [row[1] for row in todo(told)]

@@ -20,6 +20,7 @@ from tests.projections.folding import apply, document, recorded
 from tests.projections.story import (
     BEGIN,
     BY_OTHER,
+    CA,
     OTHER_TENANT,
     TENANT,
     account,
@@ -42,7 +43,7 @@ def test_an_account_shows_what_the_ca_offered(pool: Pool) -> None:
         environment="staging",
         status="active",
         email="ops@a.example",
-        directory_url="https://ca.example/directory",
+        directory_url=CA,
         account_url="https://ca.example/acct/1",
         key_thumbprint="thumb",
         capabilities=CapabilitiesView(True, {"classic": "as ever"}, False, ["ca.example"]),

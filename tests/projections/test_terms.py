@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from domain.acknowledgement import Rewound, rewound
 from domain.provenance import Provenance
-from domain.subscription import Subscription, Terms
+from domain.subscription import Subscription
+from domain.terms import Terms
 from interfaces.postgres.pool import Pool
 from projections.terms import TERMS
 from tests.projections.folding import apply, recorded, rows
@@ -154,16 +156,59 @@ def test_a_pause_and_its_end_change_no_row(told: Told) -> None:
     assert rows(told.pool, TERMS) == before
 
 
-def test_a_polling_subscription_has_no_row_whatever_becomes_of_it(pool: Pool) -> None:
+def test_what_changes_none_of_them_begins_no_new_ones(told: Told) -> None:
+    before = rows(told.pool, TERMS)
+    told.revise(14, name="another")
+    told.revise(16, url="https://another.example/", buffer_size=5)
+    assert rows(told.pool, TERMS) == before
+
+
+def polled(pool: Pool, *steps: tuple[int, Callable[[Subscription], object]]) -> list[tuple[int, int | None, str]]:
+    """The spans and paths of a polling subscription that was made at the position 10, and what it or somebody did then."""
     polling = subscription("sub_1", NOW, url=None)
-    revise(polling, NOW, paths=("pki/a",))
-    polling.disable("gone", NOW)
-    polling.resume(NOW)
-    polling.unsubscribe(NOW)
+    apply(pool, TERMS, recorded(polling, after=9))
+    for position, do in steps:
+        done = do(polling)
+        subject = done if isinstance(done, Rewound) else polling
+        apply(pool, TERMS, recorded(subject, after=position - 1))
+    return [(terms.after, terms.upto, "".join(terms.paths)) for terms in TERMS.polled(pool, "sub_1")]
 
-    apply(pool, TERMS, recorded(polling))
 
-    assert rows(pool, TERMS) == []
+def to(path: str) -> Callable[[Subscription], object]:
+    return lambda polling: revise(polling, NOW, paths=(path,))
+
+
+def back_to(cursor: int) -> Callable[[Subscription], object]:
+    return lambda _: rewound("ack_1", "sub_1", cursor, NOW)
+
+
+def test_who_polls_asks_by_the_terms_of_the_time_too_and_is_owed_no_delivery(pool: Pool) -> None:
+    assert polled(pool, (14, to("a")), (20, to("b"))) == [(10, 14, "pki/**"), (14, 20, "a"), (20, None, "b")]
+    assert TERMS.since(pool, 0) == []
+    assert TERMS.polled(pool, "sub_2") == []
+
+
+@pytest.mark.parametrize(
+    ("cursor", "spans"),
+    [
+        (0, [(0, None, "b")]),
+        (10, [(10, None, "b")]),
+        (12, [(10, 12, "pki/**"), (12, None, "b")]),
+        (14, [(10, 14, "pki/**"), (14, None, "b")]),
+        (17, [(10, 14, "pki/**"), (14, 17, "a"), (17, None, "b")]),
+        (20, [(10, 14, "pki/**"), (14, 20, "a"), (20, None, "b")]),
+        (25, [(10, 14, "pki/**"), (14, 20, "a"), (20, None, "b")]),
+    ],
+)
+def test_of_what_is_asked_for_again_the_terms_are_those_of_that_moment(
+    cursor: int, spans: list[tuple[int, int | None, str]], pool: Pool
+) -> None:
+    assert polled(pool, (14, to("a")), (20, to("b")), (30, back_to(cursor))) == spans
+
+
+def test_after_that_they_can_be_revised_as_before(pool: Pool) -> None:
+    steps = [(14, to("a")), (20, back_to(5)), (24, to("b")), (30, back_to(27))]
+    assert polled(pool, *steps) == [(5, 24, "a"), (24, None, "b")]
 
 
 def test_since_a_position_are_those_that_may_ask_for_an_event_behind_it(told: Told) -> None:

@@ -18,7 +18,13 @@ from tests.servers.process import LOOPBACK, free_port, wait_until
 from tests.system.service import Client, Process, open_folder, running_database
 
 VIEWS = [view.name for view in (*INLINE, *FOLLOWING)]
-TODO = "SELECT process, subject, version, step, due_at, lane, queue, place FROM todo"
+# A look at a CA's renewal information that brings nothing new moves its row and is no event: made anew, it is due sooner.
+TODO = """
+SELECT process, subject, version, step, CASE WHEN process <> 'renewal_info' THEN due_at END AS due_at, lane, queue, place
+FROM todo
+"""
+WITHOUT_ROWS = frozenset({"rate_limits"})
+"""This CA has no limits that are known."""
 ORDERS = 5
 
 
@@ -41,7 +47,11 @@ def main() -> int:
     for name, found in before.items():
         print(f"{name}: {len(found)} rows, {'DIFFERENT' if name in different else 'equal'} after drop and rebuild")
     total = sum(map(len, before.values()))
-    holds = not different and live.returncode == quiet.returncode == 0 and all(before.values())
+    holds = (
+        not different
+        and live.returncode == quiet.returncode == 0
+        and all(found or name in WITHOUT_ROWS for name, found in before.items())
+    )
     print(f"rebuild: {len(before) - len(different)} of {len(before)} tables equal, {total} rows")
     return 0 if holds else 1
 

@@ -229,6 +229,9 @@ def failed_order(ids: UlidIds, names: tuple[str, ...], now: datetime) -> Order:
         preferred_chain=None,
         renewal_reason=None,
         kept_key_id=None,
+        replaces=None,
+        ca="",
+        charges=(),
         now=now,
     )
     order.fail(OrderError("challenge_failed", "the CA saw another value"), now)

@@ -17,6 +17,7 @@ from cryptography import x509
 from mypy_boto3_route53.literals import RRTypeType
 from mypy_boto3_route53.type_defs import ChangeTypeDef, ResourceRecordSetTypeDef, ResourceRecordTypeDef
 
+from tests.servers.acme2certifier import Acme2Certifier
 from tests.servers.authoritative import AuthoritativeServer, DnsRefused, Record
 from tests.servers.bind import Bind
 from tests.servers.caddy import CaddyCa
@@ -99,6 +100,17 @@ def test_pebbles_directory_answers_over_verified_tls_and_its_requests_are_counte
     assert directory["newOrder"] == ca.directory_url.replace("dir", "order-plz")
     assert root.issuer == root.subject
     assert after == before + 1
+
+
+@pytest.mark.peers
+def test_acme2certifier_suggests_renewals_and_keeps_its_address_over_a_restart(tmp_path: Path) -> None:
+    with Acme2Certifier(tmp_path / "ca", dns_server=f"{LOOPBACK}:{free_port()}") as ca:
+        ca.kill()
+        ca.start()
+        directory = get(ca.directory_url, ca.ca_bundle_pem).json()
+
+    assert directory["newOrder"] == ca.directory_url.replace("directory", "acme/neworders")
+    assert directory["renewalInfo"] == ca.directory_url.replace("directory", "acme/renewal-info")
 
 
 @pytest.mark.peers

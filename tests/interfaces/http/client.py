@@ -265,6 +265,9 @@ def record_order(
         preferred_chain=None,
         renewal_reason=None,
         kept_key_id=None,
+        replaces=None,
+        ca="",
+        charges=(),
         now=datetime.now(UTC),
     )
     api.parts.store.record(order, by=operator(tenant_id))
@@ -282,8 +285,8 @@ def record_certificate(
 ) -> str:
     """The id of a certificate line with so many versions, whose PEM says which version it is."""
     tenant_id = tenant_id or api.tenant_id
-    account_id = account_id or f"acme_staging_of_{tenant_id}"
     certificate_id = api.new_id("cert")
+    account_id = account_id or record_account(api, tenant_id, f"for {certificate_id}")
 
     def version(number: int) -> Version:
         key = SecretValue(KEY_PEM.format(number))

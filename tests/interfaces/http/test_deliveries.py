@@ -105,6 +105,7 @@ def test_each_delivery_says_of_what_it_is_and_how_it_went(api: Api, token: str, 
         },
         "next_attempt_at": text(at + timedelta(seconds=5)),
         "created_at": text(at),
+        "abandoned_reason": None,
         "completed_at": None,
         "response_body": None,
     }
@@ -248,9 +249,17 @@ def test_whatever_became_of_it_it_is_sent_again_from_the_first_attempt_on(
 def test_a_dead_letter_is_listed_as_pending_when_it_was_asked_for_again(
     api: Api, token: str, subscription_id: str
 ) -> None:
-    delivery_id = dead(api, subscription_id, now() - 31 * DAY).id
+    delivery_id = dead(api, subscription_id, now() - 29 * DAY).id
     assert redeliver(api, token, subscription_id, delivery_id).status_code == 202
     assert ids(deliveries(api, token, subscription_id, "?status=pending")) == [delivery_id]
+
+
+def test_a_dead_letter_that_is_listed_no_more_cannot_be_asked_for_either(
+    api: Api, token: str, subscription_id: str
+) -> None:
+    delivery_id = dead(api, subscription_id, now() - 31 * DAY).id
+    assert ids(deliveries(api, token, subscription_id)) == []
+    assert refused(redeliver(api, token, subscription_id, delivery_id)) == (404, "delivery_not_found")
 
 
 def test_one_can_be_asked_for_again_while_the_subscription_is_paused_but_not_when_it_is_disabled(
@@ -320,7 +329,7 @@ def test_what_happened_from_a_position_on_is_owed_again(api: Api, token: str, su
     (first, _), (last, _) = told(api, 2)
     answer = replay(api, token, subscription_id, first)
     assert answer.status_code == 202
-    assert answer.json() == {"first": first, "last": last, "count": 2, "dry_run": False}
+    assert answer.json() == {"first": first, "last": last, "count": 2, "counted_upto": last, "dry_run": False}
     assert replays(api, subscription_id) == [(first, last)]
     assert actions(api, token)[-1] == ("subscription_update", f"subscriptions/{subscription_id}", True)
 
@@ -330,7 +339,7 @@ def test_a_dry_run_counts_and_asks_for_nothing(api: Api, token: str, subscriptio
     before = actions(api, token)
     answer = replay(api, token, subscription_id, first, dry_run=True)
     assert answer.status_code == 200
-    assert answer.json() == {"first": first, "last": last, "count": 2, "dry_run": True}
+    assert answer.json() == {"first": first, "last": last, "count": 2, "counted_upto": last, "dry_run": True}
     assert replays(api, subscription_id) == []
     assert actions(api, token) == before
 

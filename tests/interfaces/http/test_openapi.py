@@ -76,6 +76,18 @@ def test_it_tells_the_fields_of_every_body(description: Mapping[str, Any]) -> No
         assert set(BODIES[line]) <= fields
 
 
+def test_a_body_that_may_be_absent_is_not_required(description: Mapping[str, Any]) -> None:
+    required = {
+        re.sub(r"{\w+}", "x", line): operation["requestBody"]["required"]
+        for line, operation in operations(description).items()
+        if "requestBody" in operation
+    }
+    absent = "POST /v1/subscriptions/x/rotate-secret"
+    assert absent in required
+    assert {line for line, is_required in required.items() if not is_required} >= {absent}
+    assert required["POST /v1/subscriptions"]
+
+
 def test_every_route_with_a_scope_tells_its_errors_in_the_one_form(description: Mapping[str, Any]) -> None:
     for line, operation in operations(description).items():
         errors = {status: answer for status, answer in operation["responses"].items() if status >= "400"}

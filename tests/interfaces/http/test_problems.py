@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import get_args
 
 import msgspec
@@ -20,10 +21,11 @@ from domain.delivery import Delivery
 from domain.dns_provider import DnsProvider
 from domain.errors import FieldProblem, InvalidFields, NotFound, Refusal
 from domain.order import Order
+from domain.rate_limit import LETS_ENCRYPT, Bucket
 from domain.secret import Secret
 from domain.subscription import Subscription
 from domain.token import Token
-from interfaces.http.problems import ERRORS, INTERNAL, BadRequest, Problem, answer, problem_of
+from interfaces.http.problems import ERRORS, INTERNAL, BadRequest, Problem, TooBusy, answer, problem_of
 
 CONTRACT = {
     400: {
@@ -72,6 +74,7 @@ CONTRACT = {
 THROTTLED = AcmeProblem("urn:ietf:params:acme:error:rateLimited", "too many", ())
 REFUSED = AcmeProblem("urn:ietf:params:acme:error:malformed", "no", ())
 
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 EXAMPLES: dict[type[Exception], Exception] = {
     type(error): error
     for error in (
@@ -82,7 +85,9 @@ EXAMPLES: dict[type[Exception], Exception] = {
         refusals.VersionConflict(),
         refusals.PrivateKeyNotStored("cert_1", 2),
         refusals.OrderAlreadyEnded("acme_order_1"),
+        refusals.CaLimitReached(Bucket(LETS_ENCRYPT, "new_orders", "acme_1"), NOON + timedelta(seconds=1.5), NOON),
         refusals.ProviderVerificationFailed("throttled", "slow down"),
+        refusals.TooMany("10 polls wait already"),
         refusals.Denied("insufficient_scope", "the scope admin is needed", "admin"),
         refusals.SealBroken("leaf-key", "cert_1"),
         NotAuthenticated("token_expired", "this token has expired"),
@@ -136,6 +141,8 @@ def test_every_refusal_and_failure_has_a_status_and_a_code_of_the_contract(error
         (refusals.OrderInProgress("acme_order_1"), 409, "order_in_progress"),
         (refusals.OrderAlreadyEnded("acme_order_1"), 409, "version_conflict"),
         (refusals.Denied("access_denied", "not this name"), 403, "access_denied"),
+        (refusals.TooMany("10 polls wait already"), 429, "rate_limited"),
+        (TooBusy("too many polls wait here"), 503, "service_unavailable"),
         (failures.CaThrottled(THROTTLED), 429, "backend_rate_limited"),
         (failures.StoreUnavailable("PostgreSQL"), 503, "service_unavailable"),
         (failures.CaUnavailable("no answer"), 502, "backend_error"),

@@ -40,6 +40,7 @@ ALLOWED_BY = {
     "POST /v1/pki/acme/accounts": ["pki:admin"],
     "GET /v1/pki/acme/accounts": ["pki:admin"],
     "GET /v1/pki/acme/accounts/{id}": ["pki:admin"],
+    "GET /v1/pki/acme/accounts/{id}/budget": ["pki:admin"],
     "POST /v1/pki/acme/issue": ["pki:issue"],
     "GET /v1/pki/acme/orders": ["pki:read"],
     "GET /v1/pki/acme/orders/{id}": ["pki:read"],
@@ -48,7 +49,10 @@ ALLOWED_BY = {
     "GET /v1/pki/certificates/{id}": ["pki:read"],
     "GET /v1/pki/certificates/{id}/pem": ["pki:read"],
     "POST /v1/pki/certificates/{id}/private-key": ["pki:export"],
+    "PATCH /v1/pki/certificates/{id}": ["pki:issue"],
+    "GET /v1/pki/certificates/{id}/explain": ["pki:read"],
     "POST /v1/pki/certificates/{id}/renew": ["pki:issue"],
+    "POST /v1/pki/certificates/{id}/release-renewal": ["pki:admin"],
     "POST /v1/subscriptions": ["subscriptions:write", "pki:admin"],
     "GET /v1/subscriptions": ["subscriptions:read", "pki:admin"],
     "GET /v1/subscriptions/{id}": ["subscriptions:read", "pki:admin"],
@@ -62,8 +66,12 @@ ALLOWED_BY = {
     "GET /v1/subscriptions/{id}/poll": ["subscriptions:read", "pki:admin"],
     "POST /v1/subscriptions/{id}/ack": ["subscriptions:read", "pki:admin"],
     "GET /v1/audit/logs": ["audit:read"],
+    "GET /v1/metrics": ["audit:read"],
 }
 """By route the scopes of which one is needed."""
+
+ACROSS_TENANTS = {"GET /v1/metrics"}
+"""What they tell is of all tenants, so that the default one's tokens alone are good for them."""
 
 BODIES: Mapping[str, Mapping[str, Any]] = {
     "PUT /v1/secrets/x": {"data": {"a": 1}, "secret_type": "json", "metadata": {"b": 1}},
@@ -93,7 +101,9 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
         "key_type": "ec256",
     },
     "POST /v1/pki/certificates/x/private-key": {"version": 1},
+    "PATCH /v1/pki/certificates/x": {"auto_renew": False, "name": "edge"},
     "POST /v1/pki/certificates/x/renew": {"reason": "requested", "new_key": True},
+    "POST /v1/pki/certificates/x/release-renewal": {"reason": "looked into"},
     "POST /v1/subscriptions": {
         "name": "renewals",
         "paths": ["pki/certificates/*"],
@@ -121,6 +131,8 @@ NEEDED = {
     "POST /v1/dns/providers": {"name", "provider_type", "managed_zones"},
     "POST /v1/pki/acme/accounts": {"name", "provider", "environment", "email"},
     "POST /v1/pki/acme/issue": {"account_id", "domains", "challenge_type"},
+    "PATCH /v1/pki/certificates/x": set(),
+    "POST /v1/pki/certificates/x/release-renewal": {"reason"},
     "POST /v1/subscriptions": {"name", "paths", "events", "delivery"},
     "PATCH /v1/subscriptions/x": set(),
     "POST /v1/subscriptions/x/replay": {"from"},
@@ -175,6 +187,8 @@ def test_a_scope_opens_its_routes_and_no_others(api: Api, scope: Any) -> None:
         if effective_scopes((scope,)).isdisjoint(sufficient):
             assert (answer.status_code, error_code(answer)) == (403, "insufficient_scope"), route
             assert answer.json()["error"]["details"] == {"required": sufficient[0]}
+        elif route in ACROSS_TENANTS:
+            assert (answer.status_code, error_code(answer)) == (403, "access_denied"), route
         else:
             assert answer.status_code in {200, 400, 404}, route
 
