@@ -98,7 +98,7 @@ class Explanations:
         """Raises NotFound, Denied."""
         certificate = load_certificate(self._store, certificate_id, caller)
         history = _of_current_version(self._history.of(certificate_id))
-        ca, cost = self._renewals.cost(certificate, self._clock.now())
+        account, cost = self._renewals.cost(certificate, self._clock.now())
         seen = _last(history, Certificate.RenewalInfoSeen)
         planned = certificate.next_renewal
         return Explanation(
@@ -108,7 +108,7 @@ class Explanations:
             next_at=planned.at if planned else None,
             rule=planned.rule if planned else None,
             window=_window(seen),
-            cost=shown_cost(cost, ca),
+            cost=shown_cost(cost, account.directory_url),
             last_failure=self._last_failure(history),
             sentences=list(_sentences(certificate, history)),
         )
@@ -165,6 +165,9 @@ def _sentences(certificate: Certificate, history: Sequence[Recorded]) -> Iterato
 
 def _rule(certificate: Certificate, history: Sequence[Recorded], brought: Recorded) -> Sentence:
     plan, lifetime = certificate.plan, certificate.current.lifetime
+    revoked = _last(history, Certificate.Revoked)
+    if plan.rule == "revoked" and revoked is not None:
+        return Sentence(f"It was revoked at {_time(plan.at)}, so it is due at once.", _cited(revoked))
     seen = _last(history, Certificate.RenewalInfoSeen)
     if seen is None or certificate.suggestion is None:
         share = "half" if lifetime.length < SHORT_LIVED else "a third"

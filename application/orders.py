@@ -64,14 +64,15 @@ class Orders:
     ) -> tuple[str, bool]:
         """The order's id, and whether it is new: the same account and names in progress give the running order.
 
-        Raises InvalidFields, NotFound (account, provider), Denied, CaLimitReached."""
+        Raises InvalidFields, NotFound (account, provider), Denied, AccountNotActive, CaLimitReached."""
         dns_names = names_for_certificate(domains, self._suffixes.is_public_suffix)
-        _require_challenge_type(challenge_type, dns_names)
+        require_challenge_type(challenge_type, dns_names)
         account = self._store.load(Account, account_id, caller.tenant_id)
+        account.require_active()
         caller.require_names(dns_names)
         certificate_id = self._ids.new("cert")
         caller.require_certificate(certificate_id)  # a token for certain certificates begins no others
-        _require_profile(account, profile)
+        require_profile(account, profile)
         if dns_provider_id is not None:
             self._store.load(DnsProvider, dns_provider_id, caller.tenant_id)
         running = self._directory.running_order(account_id, dns_names)
@@ -149,7 +150,7 @@ def record_order(
     return store.record(order, *companions, by=by, claim=claim)
 
 
-def _require_challenge_type(challenge_type: str, dns_names: Sequence[str]) -> None:
+def require_challenge_type(challenge_type: str, dns_names: Sequence[str]) -> None:
     problems = [
         FieldProblem(f"domains[{index}]", "too_long", f"dns-01 takes names of at most {LONGEST_NAME} characters")
         for index, name in enumerate(dns_names)
@@ -163,7 +164,7 @@ def _require_challenge_type(challenge_type: str, dns_names: Sequence[str]) -> No
         raise InvalidFields(FieldProblem("challenge_type", "unsupported", reason))
 
 
-def _require_profile(account: Account, profile: str | None) -> None:
+def require_profile(account: Account, profile: str | None) -> None:
     offered = [offer.name for offer in account.offer.profiles]
     if profile is not None and profile not in offered:
         known = ", ".join(offered) or "none"

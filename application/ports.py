@@ -11,6 +11,7 @@ import msgspec
 
 from application.secret_value import SecretValue
 from domain.acme import AuthorizationObject, OrderObject, RenewalInfo
+from domain.dns_survey import NameSeen
 
 
 class Clock(Protocol):
@@ -68,6 +69,22 @@ class CertificateAuthority(Protocol):
         """The account's URL. Registering a known key again gives the same URL (RFC 8555 §7.3). Agrees to the terms.
 
         Raises also `domain.errors.InvalidFields` (`eab.hmac_key`) for an HMAC key that is no base64."""
+
+    def find_account(self, directory_url: str, key_pem: SecretValue, ca_bundle_pem: str | None) -> str | None:
+        """The URL of the account that has this key, None where there is none (`onlyReturnExisting`, RFC 8555 §7.3.1)."""
+
+    def update_account(self, account: CaAccount, email: str | None, *, agree_to_terms: bool = False) -> None:
+        """Another contact, or agreement to terms that have changed (RFC 8555 §7.3.2, §7.3.3). None leaves the contact."""
+
+    def change_key(self, account: CaAccount, new_key_pem: SecretValue) -> None:
+        """From then on the account has the new key (RFC 8555 §7.3.5). Raises CaRefused also where the CA cannot."""
+
+    def deactivate_account(self, account: CaAccount) -> None:
+        """For good (RFC 8555 §7.3.6)."""
+
+    def revoke(self, account: CaAccount, certificate_pem: str, reason: int, key_pem: SecretValue | None = None) -> None:
+        """RFC 8555 §7.6, with a reason of RFC 5280 §5.3.1: by the account, or by the certificate's own key where that is
+        given. Raises CaRefused (`alreadyRevoked`) also where the CA cannot."""
 
     def new_order(
         self, account: CaAccount, dns_names: Sequence[str], profile: str | None, replaces: str | None = None
@@ -143,6 +160,12 @@ class Resolver(Protocol):
         """Asks every authoritative server of the zone in which each name ends after its CNAMEs, or `nameservers`
         (`host:port`) where given. Empty when all of them serve all values. A server that does not answer has not
         seen them. Raises ResolverFailed when the servers of a zone cannot be found."""
+
+
+class DnsSurvey(Protocol):
+    def look(self, dns_names: Sequence[str], nameservers: Mapping[str, Sequence[str]]) -> Sequence[NameSeen]:
+        """What DNS says about each of these base names, in their order, within seconds; what could not be asked or did not
+        answer is part of it. `nameservers` (`host:port`), by name, are asked instead of the zone's own."""
 
 
 class PublicSuffixes(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from application.ports import Clock, PublicSuffixes
@@ -23,6 +23,9 @@ from domain.rate_limit import (
     ready_at,
     set_digest,
 )
+
+BEHIND = timedelta(minutes=1)
+"""The CA counts a moment later than we do: whoever has to wait by our reckoning waits a little longer."""
 
 
 class Ledger(Protocol):
@@ -56,7 +59,12 @@ class RateLimits:
         now = self._clock.now()
         buckets = [*cost.taken, *cost.gates]
         levels = self._ledger.levels(buckets)
-        waits = [(at, bucket) for bucket in buckets if (at := ready_at(bucket, levels.get(bucket, FULL))) and at > now]
+        waits = []
+        for bucket in buckets:
+            level = levels.get(bucket, FULL)
+            at = ready_at(bucket, level)
+            if at is not None and at > now:
+                waits.append((at if at == level.blocked_until else at + BEHIND, bucket))
         if waits:
             at, bucket = max(waits, key=lambda wait: wait[0])
             raise CaLimitReached(bucket, at, now)

@@ -67,9 +67,10 @@ class Renewals:
         new_key: bool = True,
         claim: Claim | None = None,
     ) -> Placed:
-        """Raises CaLimitReached, OrderInProgress, Taken (an order for the same names is in progress), VersionConflict."""
+        """Raises AccountNotActive, CaLimitReached, OrderInProgress, Taken (an order for the same names is in progress), VersionConflict."""
         now = self._clock.now()
-        ca, cost = self.cost(certificate, now)
+        account, cost = self.cost(certificate, now)
+        account.require_active()
         self._rate_limits.require_room(cost)
         first = self._store.load(Order, certificate.versions[0].order_id)
         order = Order.place(
@@ -88,20 +89,21 @@ class Renewals:
             preferred_chain=first.preferred_chain,
             renewal_reason=reason,
             kept_key_id=None if new_key else certificate.current.sealed_key_id,
-            replaces=certificate.suggestion.ari_id if certificate.suggestion else None,
-            ca=ca,
+            replaces=certificate.replaceable,
+            ca=account.directory_url,
             charges=cost.taken,
             now=now,
         )
         certificate.begin_renewal(order.id, reason, now, automatic=automatic)
         record_order(self._store, order, by, claim, [certificate])
-        return Placed(order.id, is_new=True, ca=ca, cost=cost)
+        return Placed(order.id, is_new=True, ca=account.directory_url, cost=cost)
 
-    def cost(self, certificate: Certificate, now: datetime) -> tuple[str, Cost]:
-        """The CA's directory, and the cost of renewing it at that moment."""
+    def cost(self, certificate: Certificate, now: datetime) -> tuple[Account, Cost]:
+        """Its account, and the cost of renewing it at that moment."""
         account = self._store.load(Account, certificate.account_id)
-        in_window = certificate.suggestion is not None and certificate.suggestion.window.takes(now)
-        return account.directory_url, self._rate_limits.cost(account, certificate.dns_names, in_window=in_window)
+        suggestion = certificate.suggestion if certificate.replaceable is not None else None
+        in_window = suggestion is not None and suggestion.window.takes(now)
+        return account, self._rate_limits.cost(account, certificate.dns_names, in_window=in_window)
 
     def release(self, certificate_id: str, reason: str, caller: Caller) -> None:
         """Lifts the breaker that holds the renewals of a line. Raises NotFound, Denied."""

@@ -20,6 +20,7 @@ EventType = Literal[
     "certificate.renewal_failed",
     "certificate.expiring",
     "certificate.expired",
+    "certificate.revoked",
     "order.invalid",
 ]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
@@ -93,6 +94,14 @@ class CertificateExpired:
 
 
 @dataclass(frozen=True)
+class CertificateRevoked(CertificateExpired):
+    """`revoked_by` is who asked for it, as `identity_id` has it."""
+
+    reason: str
+    revoked_by: str
+
+
+@dataclass(frozen=True)
 class FailedOrderError(RenewalError):
     """`retry_after` is in seconds."""
 
@@ -112,6 +121,7 @@ Data = (
     | CertificateRenewalFailed
     | CertificateExpiring
     | CertificateExpired
+    | CertificateRevoked
     | OrderInvalid
 )
 
@@ -121,6 +131,7 @@ CATALOGUE: Mapping[EventType, type[Data]] = {
     "certificate.renewal_failed": CertificateRenewalFailed,
     "certificate.expiring": CertificateExpiring,
     "certificate.expired": CertificateExpired,
+    "certificate.revoked": CertificateRevoked,
     "order.invalid": OrderInvalid,
 }
 """The `data` of each type."""
@@ -224,6 +235,16 @@ def announcement_of(recorded: Recorded) -> Announcement | None:
         case Certificate.Expired():
             expired = CertificateExpired(event.originator_id, event.version, event.dns_names, event.serial_number)
             return _of_certificate(recorded, "certificate.expired", expired)
+        case Certificate.Revoked():
+            revoked = CertificateRevoked(
+                event.originator_id,
+                event.version,
+                event.dns_names,
+                event.serial_number,
+                reason=event.reason,
+                revoked_by=recorded.by.identity_id,
+            )
+            return _of_certificate(recorded, "certificate.revoked", revoked)
         case Order.Failed(error=error):
             reason = FailedOrderError(error.code, error.message, error.retry_after_seconds)
             invalid = OrderInvalid(event.originator_id, event.dns_names, reason)

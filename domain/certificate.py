@@ -6,26 +6,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from eventsourcing.domain import BaseAggregate
 
-from domain.errors import NotFound, OrderInProgress, PrivateKeyNotStored
+from domain.errors import AlreadyRevoked, NotFound, OrderInProgress, PrivateKeyNotStored
 from domain.event import DomainEvent, InitialEvent
 from domain.order import KeyType, OrderError
 from domain.rate_limit import Bucket
 from domain.renewal import (
     MOST_REMEMBERED,
+    MOST_REPLACING,
+    SPREAD,
     Lifetime,
     Plan,
     Window,
+    call_off_at,
     fraction_of,
     held_until,
+    pace,
     plan_by_ari,
     plan_by_lifetime,
     retry_after,
     warnings,
 )
+
+RevocationReason = Literal[
+    "unspecified", "key_compromise", "affiliation_changed", "superseded", "cessation_of_operation"
+]
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class Renewing:
 
     order_id: str
     automatic: bool
+    began_at: datetime
 
 
 class Certificate(BaseAggregate[str]):
@@ -123,6 +132,7 @@ class Certificate(BaseAggregate[str]):
 
         def apply(self, aggregate: Certificate) -> None:
             aggregate.renewing = None
+            aggregate.is_held = False
             aggregate.failed_renewals = self.attempt
             aggregate.not_before_at = self.next_attempt_at
 
@@ -153,7 +163,8 @@ class Certificate(BaseAggregate[str]):
         in_window: bool | None
 
         def apply(self, aggregate: Certificate) -> None:
-            aggregate.renewing = Renewing(self.order_id, self.automatic)
+            aggregate.renewing = Renewing(self.order_id, self.automatic, self.timestamp)
+            aggregate.is_held = False
 
     class RenewalPostponed(Event):
         """A rate limit of the CA has no room before `until`."""
@@ -192,6 +203,24 @@ class Certificate(BaseAggregate[str]):
             aggregate.renewed_by_itself_at = ()
             aggregate.not_before_at = None
             aggregate.is_held = False
+
+    class Revoked(Event):
+        """The CA has revoked a version at our request. The current one is replaced at once where it is renewed by itself."""
+
+        TOPIC = "certificate.revoked"
+        version: int
+        dns_names: tuple[str, ...]
+        serial_number: str
+        reason: RevocationReason
+        next_renewal: Plan | None
+
+        def apply(self, aggregate: Certificate) -> None:
+            aggregate.revoked_versions = (*aggregate.revoked_versions, self.version)
+            if self.version == aggregate.current.number:
+                aggregate.revoked_at = self.timestamp
+                aggregate.not_before_at = None
+                aggregate.renewed_by_itself_at = ()
+                aggregate.is_held = False
 
     class AutoRenewalSwitched(Event):
         TOPIC = "certificate.auto_renewal_switched"
@@ -247,6 +276,7 @@ class Certificate(BaseAggregate[str]):
         self.auto_renew = auto_renew
         self.versions: tuple[Version, ...] = (version,)
         self.renewed_by_itself_at: tuple[datetime, ...] = ()
+        self.revoked_versions: tuple[int, ...] = ()
         self.begin_version(timestamp)
 
     @classmethod
@@ -283,6 +313,7 @@ class Certificate(BaseAggregate[str]):
         self.ask_at = at
         self.not_before_at: datetime | None = None
         self.is_held = False
+        self.revoked_at: datetime | None = None
         self.warned: timedelta | None = None
         self.has_expired = False
 
@@ -293,6 +324,8 @@ class Certificate(BaseAggregate[str]):
     @property
     def plan(self) -> Plan:
         """When the current version is to be renewed, and by which rule."""
+        if self.revoked_at is not None:
+            return Plan(self.revoked_at, "revoked")
         if self.suggestion is None:
             return self.current.plan
         return plan_by_ari(self.current.lifetime, self.suggestion.renew_at)
@@ -304,11 +337,28 @@ class Certificate(BaseAggregate[str]):
         return self._next_renewal(self.plan, self.not_before_at, on=self.auto_renew)
 
     @property
+    def call_off_at(self) -> datetime | None:
+        """Until when the order for the next version may take; None where there is none."""
+        return None if self.renewing is None else call_off_at(self.renewing.began_at, self.current.lifetime)
+
+    @property
+    def replaceable(self) -> str | None:
+        """The ARI id that an order for the next version names; None where the CA knows none, or may be failing at it."""
+        if self.suggestion is None or self.failed_renewals >= MOST_REPLACING:
+            return None
+        return self.suggestion.ari_id
+
+    @property
     def next_warning(self) -> tuple[timedelta, datetime] | None:
         """Of what is to be told before the end: how long before, and when. What has been passed over is not told any
         more."""
         ahead = [each for each in warnings(self.current.lifetime) if self.warned is None or each[0] < self.warned]
         return ahead[0] if ahead else None
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """Of all versions."""
+        return frozenset(version.fingerprint_sha256 for version in self.versions)
 
     @property
     def next_number(self) -> int:
@@ -360,7 +410,8 @@ class Certificate(BaseAggregate[str]):
 
     def renewal_failed(self, order_id: str | None, error: OrderError, now: datetime) -> None:
         attempt = self.failed_renewals + 1
-        next_attempt_at = now + retry_after(attempt, self.current.lifetime) if self.auto_renew else None
+        again_at = max(self.plan.at, now + retry_after(attempt, self.current.lifetime))
+        next_attempt_at = again_at if self.auto_renew else None
         self.trigger_event(
             self.RenewalFailed,
             dns_names=self.dns_names,
@@ -396,7 +447,8 @@ class Certificate(BaseAggregate[str]):
             self.trigger_event(self.RenewalReleased, reason=reason, next_renewal=planned, timestamp=now)
 
     def postpone_renewal(self, bucket: Bucket, until: datetime, now: datetime) -> None:
-        """The same again changes nothing."""
+        """Not all lines at the same moment. The same again changes nothing."""
+        until += fraction_of(self.current.fingerprint_sha256) * SPREAD * pace(self.current.lifetime)
         if self.not_before_at != until:
             self.trigger_event(self.RenewalPostponed, bucket=bucket, until=until, timestamp=now)
 
@@ -407,7 +459,7 @@ class Certificate(BaseAggregate[str]):
         known = self.suggestion
         if known is not None and (known.ari_id, known.window) == (suggestion.ari_id, suggestion.window):
             return
-        plan = plan_by_ari(self.current.lifetime, suggestion.renew_at)
+        plan = plan_by_ari(self.current.lifetime, suggestion.renew_at) if self.revoked_at is None else self.plan
         self.trigger_event(
             self.RenewalInfoSeen,
             version=self.current.number,
@@ -417,6 +469,28 @@ class Certificate(BaseAggregate[str]):
             next_renewal=self._next_renewal(plan, self.not_before_at, on=self.auto_renew),
             timestamp=now,
         )
+
+    def revoke(self, number: int, reason: RevocationReason, now: datetime) -> None:
+        """The CA has done it. Raises NotFound (`version`), AlreadyRevoked."""
+        version = self.revocable(number)
+        is_current = version.number == self.current.number
+        planned = Plan(now, "revoked") if is_current else self.plan
+        self.trigger_event(
+            self.Revoked,
+            version=version.number,
+            dns_names=self.dns_names,
+            serial_number=version.serial_number,
+            reason=reason,
+            next_renewal=self._next_renewal(planned, None if is_current else self.not_before_at, on=self.auto_renew),
+            timestamp=now,
+        )
+
+    def revocable(self, number: int | None) -> Version:
+        """The current one for None. Raises NotFound (`version`), AlreadyRevoked."""
+        version = self.version_numbered(number)
+        if version.number in self.revoked_versions:
+            raise AlreadyRevoked(self.id, version.number)
+        return version
 
     def switch_auto_renewal(self, now: datetime, *, on: bool) -> None:
         if on != self.auto_renew:
@@ -428,13 +502,13 @@ class Certificate(BaseAggregate[str]):
             self.trigger_event(self.Renamed, name=name, timestamp=now)
 
     def near_expiry(self, now: datetime) -> None:
-        """The latest of the warnings that are due; those before it are told with it."""
+        """The latest of the warnings that are due; those before it are told with it, and none after the end."""
         due = [
             before
             for before, at in warnings(self.current.lifetime)
             if at <= now and (self.warned is None or before < self.warned)
         ]
-        if due and not self.has_expired:
+        if due and now < self.current.not_after:
             self.trigger_event(
                 self.ExpiryNeared,
                 version=self.current.number,

@@ -7,7 +7,11 @@ Refusal
 │   ├── NameInUse(name)
 │   ├── OrderInProgress(order_id)
 │   ├── VersionConflict                   somebody else changed the same thing meanwhile
-│   └── PrivateKeyNotStored
+│   ├── PrivateKeyNotStored
+│   ├── AlreadyRevoked
+│   ├── AccountNotActive(account_id, status)
+│   ├── AccountInUse(account_id, certificate_ids)
+│   └── KeyChangeInProgress(account_id)
 ├── OrderAlreadyEnded(order_id)
 ├── CaLimitReached(bucket, ready_at)      a rate limit of the CA has no room
 ├── ProviderVerificationFailed(reason)
@@ -19,6 +23,7 @@ Refusal
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -78,6 +83,35 @@ class VersionConflict(Conflict):
 class PrivateKeyNotStored(Conflict):
     def __init__(self, certificate_id: str, version: int) -> None:
         super().__init__(f"the private key of {certificate_id} version {version} was never here")
+
+
+class AlreadyRevoked(Conflict):
+    def __init__(self, certificate_id: str, version: int) -> None:
+        super().__init__(f"{certificate_id} version {version} is revoked already")
+
+
+class AccountNotActive(Conflict):
+    """The CA has lost it, or it was deactivated."""
+
+    def __init__(self, account_id: str, status: str) -> None:
+        super().__init__(f"the account {account_id} is {status}")
+        self.account_id = account_id
+        self.status = status
+
+
+class AccountInUse(Conflict):
+    """Certificates renew by themselves through it; `certificate_ids` are some of them."""
+
+    def __init__(self, account_id: str, certificate_ids: Sequence[str]) -> None:
+        super().__init__(f"certificates are renewed through the account {account_id}")
+        self.account_id = account_id
+        self.certificate_ids = certificate_ids
+
+
+class KeyChangeInProgress(Conflict):
+    def __init__(self, account_id: str) -> None:
+        super().__init__(f"the key of {account_id} is being changed already")
+        self.account_id = account_id
 
 
 class OrderAlreadyEnded(Refusal):

@@ -183,8 +183,8 @@ class Order(BaseAggregate[str]):
             aggregate.progressed(self.timestamp)
 
     class Adopted(Event):
-        """An earlier order of ours for the same names was fulfilled without our learning of it: its certificate, for its
-        key, is what this order was to bring."""
+        """An earlier order of ours for the same names goes on at the CA, or was fulfilled, without our learning of it: its
+        certificate, for its key, is what this order was to bring."""
 
         TOPIC = "order.adopted"
         order_id: str
@@ -194,9 +194,10 @@ class Order(BaseAggregate[str]):
 
         def apply(self, aggregate: Order) -> None:
             aggregate.at_ca = self.order
+            aggregate.has_adopted = True
             aggregate.sealed_key_id = self.sealed_key_id
             aggregate.csr_der = self.csr_der
-            aggregate.give_up_at = self.timestamp + FOLLOWING_MAY_TAKE
+            aggregate.give_up_at = self.order.expires_at or self.timestamp + FOLLOWING_MAY_TAKE
             aggregate.progressed(self.timestamp)
 
     class ChallengesOffered(Event):
@@ -301,6 +302,7 @@ class Order(BaseAggregate[str]):
 
         def apply(self, aggregate: Order) -> None:
             aggregate.ended = "invalid"
+            aggregate.failed_with = self.error.code
             aggregate.progressed(self.timestamp)
 
     class RecordRemoved(Event):
@@ -385,6 +387,8 @@ class Order(BaseAggregate[str]):
         self.is_finalized = False
         self.certificate_url: str | None = None
         self.ended: Literal["valid", "invalid"] | None = None
+        self.failed_with: OrderErrorCode | None = None
+        self.has_adopted = False
 
     @classmethod
     def place(
@@ -513,7 +517,8 @@ class Order(BaseAggregate[str]):
             csr_der=earlier.csr_der,
             timestamp=now,
         )
-        self.follow(at_ca, (), now)
+        if at_ca.status != "pending":
+            self.follow(at_ca, (), now)
 
     def offer_challenges(
         self, authorizations: Sequence[AuthorizationObject], key_thumbprint: str, now: datetime
@@ -591,20 +596,30 @@ class Order(BaseAggregate[str]):
 
     def complete(self, version: int, now: datetime) -> None:
         self._refuse_if_ended()
-        ledger = entries_after_success(self.ca, self.account_id, self.dns_names)
+        ledger = entries_after_success(self.ca, self.account_id, self.charges, self.dns_names)
         self.trigger_event(
             self.Completed, certificate_id=self.certificate_id, version=version, ledger=ledger, timestamp=now
         )
 
-    def fail(self, error: OrderError, now: datetime, name_errors: Sequence[ErrorAtName] = ()) -> None:
+    def fail(
+        self,
+        error: OrderError,
+        now: datetime,
+        name_errors: Sequence[ErrorAtName] = (),
+        *,
+        lost_names: Sequence[str] = (),
+        may_be_issued: bool = True,
+    ) -> None:
+        """`lost_names` are those whose authorization failed at the CA. Once finalized, it may have issued, unless it says
+        that it has not."""
         self._refuse_if_ended()
         ledger = entries_after_failure(
             self.ca,
             self.account_id,
             self.charges,
-            [each.dns_name for each in name_errors if each.code == "challenge_failed" and each.problem is not None],
+            lost_names,
             ordered=self.at_ca is not None,
-            issued=self.certificate_url is not None,
+            issued=may_be_issued and self.is_finalized,
         )
         self.trigger_event(
             self.Failed,
@@ -625,7 +640,7 @@ class Order(BaseAggregate[str]):
 
     def refused_by_ca(self, problem: Problem, now: datetime) -> None:
         """A problem that asking again would not change; each subproblem stands at its name (RFC 8555 §6.7.1)."""
-        self.fail(error_of(problem), now, self._errors_of_subproblems(problem))
+        self.fail(error_of(problem), now, self._errors_of_subproblems(problem), may_be_issued=False)
 
     def wait(
         self,
@@ -709,7 +724,8 @@ class Order(BaseAggregate[str]):
         if at_ca.error is not None:
             self.refused_by_ca(at_ca.error, now)
         else:
-            self.fail(OrderError("backend_error", "the CA declared the order invalid and did not say why"), now)
+            unsaid = OrderError("backend_error", "the CA declared the order invalid and did not say why")
+            self.fail(unsaid, now, may_be_issued=False)
 
     def _fail_if_any_was_rejected(self, authorizations: Sequence[AuthorizationObject], now: datetime) -> bool:
         """Whether the order failed. One lost authorization is the end of the order, whatever the order's own status."""
@@ -733,15 +749,21 @@ class Order(BaseAggregate[str]):
             dns_name = f"*.{authorization.dns_name}" if authorization.wildcard else authorization.dns_name
             problems = [challenge.error for challenge in authorization.challenges if challenge.error]
             if problems:
-                error = error_of(problems[0], otherwise="challenge_failed")
-                name_errors.append(ErrorAtName(dns_name, error.code, error.message, problems[0]))
+                at_name = error_of(problems[0], otherwise="challenge_failed")
+                name_errors.append(ErrorAtName(dns_name, at_name.code, at_name.message, problems[0]))
             elif authorization.status != "pending":
                 message = f"the authorization is {authorization.status}"
                 name_errors.append(ErrorAtName(dns_name, "challenge_failed", message))
         first = name_errors[0] if name_errors else None
         code: OrderErrorCode = first.code if first else "challenge_failed"
         message = f"{first.dns_name}: {first.message}" if first else "an authorization was lost"
-        self.fail(OrderError(code, message, problem=first.problem if first else None), now, name_errors)
+        lost = [
+            each.dns_name
+            for each in authorizations
+            if each.status == "invalid" or any(challenge.status == "invalid" for challenge in each.challenges)
+        ]
+        error = OrderError(code, message, problem=first.problem if first else None)
+        self.fail(error, now, name_errors, lost_names=lost, may_be_issued=False)
 
     def _errors_at(self, records: set[Record], error: OrderError) -> list[ErrorAtName]:
         return [

@@ -170,24 +170,49 @@ def set_digest(dns_names: Sequence[str]) -> str:
     return hashlib.sha256(" ".join(sorted(dns_names)).encode()).hexdigest()
 
 
+COUNTED_WHEN_PLACED: frozenset[LimitName] = frozenset({"new_orders"})
+"""The others are counted when a certificate is issued, by boulder as here: what is only on its way takes nothing that other
+tenants need."""
+
+
+def entries_when_placed(charges: Sequence[Bucket]) -> tuple[Entry, ...]:
+    return tuple(Entry(bucket, "taken") for bucket in charges if bucket.limit in COUNTED_WHEN_PLACED)
+
+
 def entries_after_failure(
     ca: str, account_id: str, charges: Sequence[Bucket], failed_names: Sequence[str], *, ordered: bool, issued: bool
 ) -> tuple[Entry, ...]:
-    """What the end of an order without a certificate does: gives back what the CA has not counted, and takes for each
-    name whose authorization failed. `ordered` and `issued` say how far the CA came."""
-    kept = {"new_orders"} if ordered else set()
-    returned = [Entry(bucket, "returned") for bucket in charges if not issued and bucket.limit not in kept]
-    taken = [Entry(bucket, "taken") for bucket in failure_buckets(ca, account_id, failed_names)]
-    return (*returned, *taken)
+    """What the end of an order without a certificate does: gives back the order that the CA never saw, counts the
+    certificate that it issued all the same, and takes for each name whose authorization failed. `ordered` and `issued`
+    say how far the CA came."""
+    returned = [entry for entry in entries_when_placed(charges) if not ordered]
+    failures = [Entry(bucket, "taken") for bucket in failure_buckets(ca, account_id, failed_names)]
+    return (
+        *(Entry(entry.bucket, "returned") for entry in returned),
+        *(_entries_when_issued(charges) if issued else ()),
+        *failures,
+    )
 
 
-def entries_after_success(ca: str, account_id: str, dns_names: Sequence[str]) -> tuple[Entry, ...]:
-    """A success ends a row of failures."""
-    return tuple(
+def entries_after_success(
+    ca: str, account_id: str, charges: Sequence[Bucket], dns_names: Sequence[str]
+) -> tuple[Entry, ...]:
+    """A certificate is counted, and ends a row of failures."""
+    ended = [
         Entry(bucket, "reset")
         for bucket in failure_buckets(ca, account_id, dns_names)
         if bucket.limit == "consecutive_failed_authorizations"
-    )
+    ]
+    # Boulder exempts a renewal from the check of the set alone: it counts each certificate for it.
+    per_set = Bucket(ca, "certificates_per_set", set_digest(dns_names))
+    counted = _entries_when_issued(charges)
+    if per_set.limit in limits_of(ca) and per_set not in charges:
+        counted = (*counted, Entry(per_set, "taken"))
+    return (*counted, *ended)
+
+
+def _entries_when_issued(charges: Sequence[Bucket]) -> tuple[Entry, ...]:
+    return tuple(Entry(bucket, "taken") for bucket in charges if bucket.limit not in COUNTED_WHEN_PLACED)
 
 
 # --- how full a bucket is --------------------------------------------------------------------------------------------
@@ -204,10 +229,9 @@ def after(level: Level, entry: Entry, at: datetime) -> Level:
         case "reset":
             return Level()
         case "blocked" if entry.until is not None:
-            # What the CA says is right where the two do not agree: at that moment there is one token.
+            # What the CA says last is right, also where it said otherwise before: at that moment there is one token.
             said = entry.until + (limit.capacity - 1) * limit.refill if limit is not None else None
-            known = [moment for moment in (level.full_at, said) if moment is not None]
-            return Level(max(known, default=None), max(level.blocked_until or entry.until, entry.until))
+            return Level(said, entry.until)
         case _:
             return level
 
@@ -238,29 +262,40 @@ WORDS: Sequence[tuple[str, LimitName]] = (
     ("new registrations", "new_registrations"),
     ("new orders", "new_orders"),
     ("consecutive", "consecutive_failed_authorizations"),
-    ("paused", "consecutive_failed_authorizations"),
+    ("temporarily prevented from requesting", "consecutive_failed_authorizations"),
     ("failed authorizations", "failed_authorizations"),
     ("certificates already issued", "certificates_per_domain"),
     ("certificates (", "certificates_per_domain"),
 )
 QUOTED = re.compile(r'"([^"\s]+)"')
+PAUSED = re.compile(r"requesting certificates for ([^:]+?)(?: and possibly others)?\.(?:\s|$)")
+MOST_PAUSED = 15
 
 
-def bucket_named_in(problem: Problem, ca: str, account_id: str, dns_names: Sequence[str]) -> Bucket:
-    """Which limit a `rateLimited` problem speaks of (RFC 8555 §6.6 leaves it to prose)."""
+def buckets_named_in(problem: Problem, ca: str, account_id: str, dns_names: Sequence[str]) -> Sequence[Bucket]:
+    """Which limits a `rateLimited` problem speaks of (RFC 8555 §6.6 leaves it to prose): one, or one for each name that
+    is paused."""
     text = problem.detail.lower()
-    limit = next((name for words, name in WORDS if words in text), None)
     quoted = QUOTED.search(text)
+    plain = QUOTED.sub("", text)  # a name may consist of anything
+    limit = next((name for words, name in WORDS if words in plain), None)
     match limit:
         case "new_registrations":
-            return Bucket(ca, limit, "")
+            return [Bucket(ca, limit, "")]
         case "new_orders":
-            return Bucket(ca, limit, account_id)
+            return [Bucket(ca, limit, account_id)]
         case "certificates_per_set":
-            return Bucket(ca, limit, set_digest(dns_names))
+            return [Bucket(ca, limit, set_digest(dns_names))]
         case "certificates_per_domain" if quoted:
-            return Bucket(ca, limit, quoted[1])
-        case "failed_authorizations" | "consecutive_failed_authorizations" if quoted:
-            return Bucket(ca, limit, f"{account_id} {base_name(quoted[1])}")
+            return [Bucket(ca, limit, quoted[1])]
+        case "failed_authorizations" | "consecutive_failed_authorizations":
+            names = [quoted[1]] if quoted else _paused_names(text)
+            named = [Bucket(ca, limit, f"{account_id} {base_name(name)}") for name in names]
+            return named or [unnamed(ca, account_id)]
         case _:
-            return unnamed(ca, account_id)
+            return [unnamed(ca, account_id)]
+
+
+def _paused_names(text: str) -> Sequence[str]:
+    paused = PAUSED.search(text)
+    return [name.strip() for name in paused[1].split(",")][:MOST_PAUSED] if paused else []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-Rule = Literal["ari", "lifetime", "last_line"]
+Rule = Literal["ari", "lifetime", "last_line", "revoked"]
 
 SHORT_LIVED = timedelta(days=10)  # of such, half is left when they are renewed; of others a third
 WIDTH = 50  # a window by the lifetime is a fiftieth of it wide, as Let's Encrypt's own windows are
@@ -20,6 +20,13 @@ LATER_RETRIES = timedelta(days=1)
 SHORTEST_RETRY = timedelta(seconds=1)
 BREAKER: Sequence[tuple[int, timedelta]] = ((1, timedelta(hours=6)), (4, timedelta(days=7)))
 """So many automatic renewals are made within so long a time at most."""
+
+DRAWN_FROM = 0.98  # the order has to arrive before the window's end
+SPREAD = timedelta(minutes=10)  # those that wait for the same moment do not all come at it
+MOST_REPLACING = (
+    3  # failures, after which an order is placed as any other: it may be the replacing that the CA fails at
+)
+SHORTEST_ORDER = timedelta(seconds=30)
 
 SOONEST_ASKED = timedelta(minutes=1)  # RFC 9773 §4.3.2 names a minute and a day; twice a day is the least
 LATEST_ASKED = timedelta(hours=12)
@@ -93,7 +100,7 @@ def is_usable(window: Window, lifetime: Lifetime) -> bool:
 def draw(window: Window, fraction: float, now: datetime) -> datetime:
     """An instant in what is left of the window; now where it is over (RFC 9773 §4.2). `fraction` is in [0, 1)."""
     begin = max(window.start, now)
-    return begin + (window.end - begin) * fraction if begin < window.end else now
+    return begin + (window.end - begin) * fraction * DRAWN_FROM if begin < window.end else now
 
 
 def fraction_of(fingerprint_sha256: str) -> float:
@@ -133,3 +140,10 @@ def warnings(lifetime: Lifetime) -> Sequence[tuple[timedelta, datetime]]:
     """How long before its end it is told that a certificate nears it, with the moments, the first one first."""
     befores = [min(before, lifetime.length * share / of) for before, share, of in WARNINGS]
     return [(before, lifetime.not_after - before) for before in befores]
+
+
+def call_off_at(began_at: datetime, lifetime: Lifetime) -> datetime:
+    """Until when an order may take that renews a certificate: half of what was left of it when it began. Then there is
+    time for another."""
+    left = max(lifetime.not_after - began_at, lifetime.length / LAST_LINE)
+    return began_at + max(SHORTEST_ORDER, left / 2)

@@ -23,7 +23,9 @@ from application.explanations import Explanations
 from application.mapper import EventMapper
 from application.orders import Orders
 from application.polling import Polling
-from application.process import delivery, issuance, renewal, renewal_info, upkeep
+from application.preflight import Preflight
+from application.process import account_upkeep, delivery, issuance, renewal, renewal_info, upkeep
+from application.process.account_upkeep import AccountUpkeep
 from application.process.breaker import Breaker
 from application.process.delivery import Deliveries
 from application.process.fan_out import FanOut
@@ -33,10 +35,12 @@ from application.process.renewal_info import RenewalInfos
 from application.process.upkeep import Upkeep
 from application.rate_limits import RateLimits
 from application.renewals import Renewals
+from application.revocations import Revocations
 from application.secrets import Secrets
 from application.subscriptions import Subscriptions
 from application.tokens import Tokens
 from application.webhooks import Webhooks
+from domain.account import Account
 from domain.certificate import Certificate
 from domain.delivery import Delivery
 from domain.durations import duration_text
@@ -52,7 +56,9 @@ from interfaces.dns.embedded import EmbeddedValues
 from interfaces.dns.embedded_server import EmbeddedDns
 from interfaces.dns.providers import Providers
 from interfaces.dns.resolver import AuthoritativeResolver
+from interfaces.dns.survey import ResolvingSurvey
 from interfaces.egress import Egress
+from interfaces.http.changes import Changes
 from interfaces.http.long_polls import LongPolls
 from interfaces.http.metrics import Metrics
 from interfaces.http.services import Services
@@ -63,6 +69,7 @@ from interfaces.parts import Parts
 from interfaces.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresFailure
 from interfaces.postgres.embedded_values import EmbeddedZones, PostgresEmbeddedValues
 from interfaces.postgres.figures import Figures
+from interfaces.postgres.idempotency_keys import PostgresIdempotencyKeys
 from interfaces.postgres.key_store import PostgresKeyStore
 from interfaces.postgres.locks import PostgresLocks
 from interfaces.postgres.measurements import PostgresMeasurements
@@ -94,8 +101,9 @@ BEHIND = timedelta(minutes=5)
 NOT_MIGRATED = "the database is not migrated: run scaivault migrate"
 STAYING = ("serve", "api", "worker")
 FAILED, INTERRUPTED = 1, 130
-PROCESSES = (issuance.NAME, delivery.NAME, upkeep.NAME, renewal.NAME, renewal_info.NAME)
+PROCESSES = (issuance.NAME, delivery.NAME, upkeep.NAME, renewal.NAME, renewal_info.NAME, account_upkeep.NAME)
 DECISIONS: Decisions = {
+    Account: [account_upkeep.DECISION],
     Order: [issuance.DECISION],
     Certificate: [renewal.DECISION, renewal_info.DECISION],
     Delivery: [delivery.DECISION],
@@ -166,6 +174,7 @@ def assemble(settings: Settings) -> Iterator[Parts]:
         embedded_values = PostgresEmbeddedValues(pool)
         zones = Providers(embedded_values, egress, PostgresLocks(pool), measurements)
         resolver = AuthoritativeResolver(egress, settings.dns_resolvers)
+        survey = ResolvingSurvey(egress, settings.dns_resolvers)
 
         secrets = Secrets(store, keys, clock, ids)
         tokens = Tokens(store, keys, clock, ids)
@@ -207,6 +216,7 @@ def assemble(settings: Settings) -> Iterator[Parts]:
                     settings.workers,
                 ),
                 (Upkeep(store, history, views, keys, clock), UPKEEP_SLOTS),
+                (AccountUpkeep(store, history, accounts, keys, ca, clock), UPKEEP_SLOTS),
                 (Renewal(store, history, renewals, clock), RENEWAL_SLOTS),
                 (RenewalInfos(store, history, accounts, ca, random.random, clock), RENEWAL_INFO_SLOTS),
             ],
@@ -224,14 +234,18 @@ def assemble(settings: Settings) -> Iterator[Parts]:
                 providers=providers,
                 accounts=accounts,
                 orders=Orders(store, views, suffixes, rate_limits, clock, ids),
+                preflight=Preflight(store, views, suffixes, rate_limits, survey, ids),
                 renewals=renewals,
+                revocations=Revocations(store, accounts, keys, registrar, clock),
                 explanations=Explanations(store, history, renewals, clock),
                 rate_limits=rate_limits,
                 certificates=Certificates(store, keys, clock, ids),
                 subscriptions=Subscriptions(store, keys, views, egress.require_dialable, webhooks, clock, ids),
                 polling=Polling(store, views, views, clock, ids),
                 responses=responses,
+                idempotency=PostgresIdempotencyKeys(pool, keys, ids),
                 long_polls=LongPolls(views.announced, lambda asking: views.still_so(asking, clock.now()), pollers),
+                changes=Changes(views.positions_of, pollers),
                 metrics=Metrics(figures.read, VERSION, collector),
                 clock=clock,
                 ids=ids,

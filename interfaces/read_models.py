@@ -37,6 +37,12 @@ class ReadModels:
     def is_account_name(self, tenant_id: str, name: str) -> bool:
         return account_view.is_name_taken(self._pool, tenant_id, name)
 
+    def renewing_through(self, account_id: str, most: int) -> Sequence[str]:
+        return certificate_view.renewing_through(self._pool, account_id, most)
+
+    def running_orders(self, account_id: str, most: int) -> Sequence[str]:
+        return order_view.running_orders(self._pool, account_id, most)
+
     def embedded_zones_of_others(self, tenant_id: str) -> Sequence[str]:
         return provider_view.embedded_zones(self._pool, except_tenant=tenant_id)
 
@@ -86,6 +92,11 @@ class ReadModels:
 
     def candidates(self, terms: Terms, after: int, upto: int, limit: int) -> Sequence[Candidate]:
         return ANNOUNCEMENTS.candidates(self._pool, terms, after, upto, limit)
+
+    def positions_of(self, subject_ids: Sequence[str]) -> Mapping[str, int]:
+        """Of orders and certificates: by id the position of the last event that changed it."""
+        orders = order_view.ORDERS.positions(self._pool, subject_ids)
+        return {**orders, **certificate_view.CERTIFICATES.positions(self._pool, subject_ids)}
 
     def positions(self, tenant_id: str, event_ids: Sequence[str]) -> Mapping[str, int]:
         return ANNOUNCEMENTS.positions(self._pool, tenant_id, event_ids)

@@ -44,15 +44,33 @@ def _under(root: str) -> Callable[[Any], str]:
     return lambda event: f"{root}/{event.originator_id}"
 
 
+ACCOUNT = _under("pki/acme/accounts")
 ORDER = _under("pki/acme/orders")
 CERTIFICATE = _under("pki/certificates")
 PROVIDER = _under("dns/providers")
 SUBSCRIPTION = _under("subscriptions")
 
 RULES: Mapping[type[DomainEvent], Rule] = {
-    Account.Registered: Rule(
-        "acme_account_create", _under("pki/acme/accounts"), lambda e: {"account_url": e.account_url}
+    Account.Registered: Rule("acme_account_create", ACCOUNT, lambda e: {"account_url": e.account_url}),
+    Account.ContactChanged: Rule("acme_account_update", ACCOUNT, lambda e: {"email": e.email}),
+    Account.OfferSeen: Rule("acme_account_update", ACCOUNT, lambda _: {"capabilities": "changed at the CA"}),
+    Account.KeyChangeBegan: Rule("acme_account_rollover", ACCOUNT, lambda e: {"began": e.key.thumbprint}),
+    Account.KeyChanged: Rule("acme_account_rollover", ACCOUNT, lambda _: {"done": True}),
+    Account.KeyChangeFailed: Rule(
+        "acme_account_rollover", ACCOUNT, lambda e: {"message": e.problem.detail}, success=False
     ),
+    Account.KeysDestroyed: Rule("acme_account_update", ACCOUNT, lambda e: {"keys_destroyed": len(e.sealed_ids)}),
+    Account.ActionRequired: Rule(
+        "acme_account_update",
+        ACCOUNT,
+        lambda e: {"status": "action_required", "message": e.problem.detail},
+        success=False,
+    ),
+    Account.Lost: Rule(
+        "acme_account_update", ACCOUNT, lambda e: {"status": "lost", "message": e.problem.detail}, success=False
+    ),
+    Account.Restored: Rule("acme_account_update", ACCOUNT, lambda _: {"status": "active"}),
+    Account.Deactivated: Rule("acme_account_deactivate", ACCOUNT),
     DnsProvider.Connected: Rule(
         "dns_provider_create",
         PROVIDER,
@@ -81,6 +99,7 @@ RULES: Mapping[type[DomainEvent], Rule] = {
         lambda e: {"order_id": e.order_id, "attempt": e.attempt, "code": e.error.code},
         success=False,
     ),
+    Certificate.Revoked: Rule("pki_revoke", CERTIFICATE, lambda e: {"version": e.version, "reason": e.reason}),
     Certificate.RenewalBegan: Rule(
         "pki_renew_begin",
         CERTIFICATE,

@@ -29,6 +29,12 @@ class PemView(msgspec.Struct, frozen=True):
     not_after: datetime
 
 
+def parted(certificate_pem: str) -> tuple[str, str]:
+    """The leaf, and the rest of the chain."""
+    leaf, end, rest = certificate_pem.partition(END)
+    return leaf + end, rest
+
+
 class CertificatePems:
     name = "certificate_pems"
     ddl = """
@@ -45,11 +51,11 @@ CREATE TABLE certificate_pems (
         for recorded in events:
             match recorded.event:
                 case Certificate.Issued(version=version) | Certificate.Renewed(version=version):
-                    leaf, end, rest = version.chain_pem.partition(END)
+                    leaf_pem, rest = parted(version.chain_pem)
                     view = PemView(
                         certificate_pem=version.chain_pem,
                         chain_pem=rest,
-                        leaf_pem=leaf + end,
+                        leaf_pem=leaf_pem,
                         version=version.number,
                         serial_number=version.serial_number,
                         fingerprint_sha256=version.fingerprint_sha256,

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Literal, assert_never
 
 import msgspec
 from msgspec.structs import replace
 
 from domain.certificate import Certificate, Version
+from domain.names import WILDCARD
 from domain.provenance import Recorded
 from domain.rate_limit import set_digest
 from domain.renewal import Plan
-from projections.documents import Column, DocumentView, Pool
+from projections.documents import Column, Condition, DocumentView, Pool
 from projections.times import whole_seconds
+
+Status = Literal["active", "expired", "revoked"]
+
+
+class Revocation(msgspec.Struct, frozen=True):
+    """When it was revoked, and why."""
+
+    at: datetime
+    reason: str
 
 
 class VersionView(msgspec.Struct, frozen=True):
@@ -23,6 +34,7 @@ class VersionView(msgspec.Struct, frozen=True):
     not_before: datetime
     not_after: datetime
     order_id: str
+    revoked: Revocation | None = None
 
 
 class RenewalErrorView(msgspec.Struct, frozen=True):
@@ -59,7 +71,7 @@ class CertificateView(msgspec.Struct, frozen=True):
     id: str
     name: str | None
     domains: Sequence[str]
-    status: str
+    status: Status
     version: int
     serial_number: str
     fingerprint_sha256: str
@@ -75,7 +87,38 @@ class CertificateView(msgspec.Struct, frozen=True):
 
 
 def shown(certificate: CertificateView, now: datetime) -> CertificateView:
-    return replace(certificate, status="expired") if certificate.not_after <= now else certificate
+    """One that was revoked stays so when it is over."""
+    is_over = certificate.status == "active" and certificate.not_after <= now
+    return replace(certificate, status="expired") if is_over else certificate
+
+
+def with_status(status: Status, now: datetime) -> Condition:
+    """Those that are shown so now."""
+    match status:
+        case "active":
+            return Condition("status = 'active' AND not_after > %s", [now])
+        case "expired":
+            return Condition("status = 'active' AND not_after <= %s", [now])
+        case "revoked":
+            return Condition("status = 'revoked'")
+        case _:
+            assert_never(status)
+
+
+def good_for(dns_name: str) -> Condition:
+    """Those that have the name, or cover it by the wildcard one label above (RFC 6125 §6.4.3). A wildcard is covered by
+    itself alone."""
+    _, _, above = dns_name.partition(".")
+    names = [dns_name] if dns_name.startswith(WILDCARD) else [dns_name, WILDCARD + above]
+    return Condition("dns_names && %s::text[]", [names])
+
+
+def ending_within(duration: timedelta, now: datetime) -> Condition:
+    """Those that end so soon, and have not ended."""
+    return Condition("not_after > %s AND not_after <= %s", [now, now + duration])
+
+
+NOT_REVOKED = Condition("status <> 'revoked'")
 
 
 def fold(certificate: CertificateView | None, recorded: Recorded) -> CertificateView:
@@ -115,6 +158,7 @@ def _after(certificate: CertificateView, event: object) -> CertificateView:
         case Certificate.Renewed(version=version):
             return replace(
                 certificate,
+                status="active",
                 version=version.number,
                 serial_number=version.serial_number,
                 fingerprint_sha256=version.fingerprint_sha256,
@@ -125,6 +169,13 @@ def _after(certificate: CertificateView, event: object) -> CertificateView:
                 renewal=_next(RenewalView(), version.plan if certificate.auto_renew else None),
                 versions=[*certificate.versions, _version(version)],
             )
+        case Certificate.Revoked(version=number, reason=reason, next_renewal=next_renewal):
+            revoked = Revocation(whole_seconds(event.timestamp), reason)
+            versions = [replace(v, revoked=revoked) if v.version == number else v for v in certificate.versions]
+            if number != certificate.version:
+                return replace(certificate, versions=versions)
+            renewal = replace(_next(renewal, next_renewal), held=False)
+            return replace(certificate, status="revoked", versions=versions, renewal=renewal)
         case Certificate.AutoRenewalSwitched(on=on, next_renewal=next_renewal):
             return replace(certificate, auto_renew=on, renewal=_next(renewal, next_renewal))
         case Certificate.Renamed(name=name):
@@ -142,10 +193,10 @@ def _renewal_after(renewal: RenewalView, event: object) -> RenewalView:
             seen = AriWindowView(window.start, window.end, url, whole_seconds(event.timestamp))
             return replace(_next(renewal, next_renewal), ari_window=seen)
         case Certificate.RenewalBegan(order_id=order_id):
-            return replace(renewal, next_at=None, reason=event.reason, order_id=order_id)
+            return replace(renewal, next_at=None, reason=event.reason, order_id=order_id, held=False)
         case Certificate.RenewalFailed(order_id=order_id, attempt=attempt, error=error, next_attempt_at=at):
             last_error = RenewalErrorView(error.code, error.message, order_id)
-            failed = replace(renewal, last_error=last_error, attempts=attempt, order_id=None)
+            failed = replace(renewal, last_error=last_error, attempts=attempt, order_id=None, held=False)
             return replace(failed, next_at=_shown_time(at), reason="retry" if at else None)
         case Certificate.RenewalPostponed(until=until):
             return replace(renewal, next_at=whole_seconds(until), reason="rate_limit")
@@ -183,12 +234,16 @@ CERTIFICATES = DocumentView(
     fold=fold,
     columns={
         "account_id": Column("text NOT NULL", lambda certificate: certificate.account_id),
+        "dns_names": Column("text[] NOT NULL", lambda certificate: list(certificate.domains)),
+        "status": Column("text NOT NULL", lambda certificate: certificate.status),
         "names_digest": Column("text NOT NULL", lambda certificate: set_digest(certificate.domains)),
         "not_before": Column("timestamptz NOT NULL", lambda certificate: certificate.not_before),
         "not_after": Column("timestamptz NOT NULL", lambda certificate: certificate.not_after),
         "renew_at": Column("timestamptz", lambda certificate: certificate.renewal.next_at),
     },
     indexes=[
+        "CREATE INDEX certificates_dns_names ON certificates USING gin (dns_names)",
+        "CREATE INDEX certificates_tenant_end ON certificates (tenant_id, not_after)",
         "CREATE INDEX certificates_names ON certificates (names_digest)",
         "CREATE INDEX certificates_end ON certificates (not_after)",
         "CREATE INDEX certificates_renewal ON certificates (account_id, renew_at)",
@@ -205,6 +260,16 @@ def was_issued(pool: Pool, ca: str, names_digest: str, since: datetime) -> bool:
             [names_digest, since, ca],
         )
         return found.fetchone() is not None
+
+
+def renewing_through(pool: Pool, account_id: str, most: int) -> Sequence[str]:
+    """The ids of lines that are renewed by themselves through the account."""
+    with pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT id FROM certificates WHERE account_id = %s AND (document->>'auto_renew')::boolean LIMIT %s",
+            [account_id, most],
+        ).fetchall()
+    return [certificate_id for (certificate_id,) in rows]
 
 
 def of_account(pool: Pool, account_id: str, renewed_before: datetime, limit: int) -> Sequence[CertificateView]:

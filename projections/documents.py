@@ -28,6 +28,13 @@ class Column(msgspec.Struct, frozen=True):
     value: Callable[[Any], Any]
 
 
+class Condition(msgspec.Struct, frozen=True):
+    """What a row must meet: SQL over the view's columns with a `%s` for each of the values."""
+
+    sql: str
+    values: Sequence[Any] = ()
+
+
 class DocumentView(msgspec.Struct, frozen=True):
     """`name` is the table; `fold` makes the document after an event from the one before. None stands for no document: there
     is none before the first event, and none after the last of what is deleted."""
@@ -102,23 +109,45 @@ class DocumentView(msgspec.Struct, frozen=True):
 
     def one(self, pool: Pool, tenant_id: str, subject_id: str) -> Any:
         """The document, or None where the tenant has none of that id."""
+        found = self.one_with_position(pool, tenant_id, subject_id)
+        return None if found is None else found[0]
+
+    def one_with_position(self, pool: Pool, tenant_id: str, subject_id: str) -> tuple[Any, int] | None:
+        """The document and the position of the last event that changed it."""
         with pool.connection() as connection:
             row = connection.execute(
-                f"SELECT document::text FROM {self.name} WHERE id = %s AND tenant_id = %s",  # noqa: S608
+                f"SELECT document::text, position FROM {self.name} WHERE id = %s AND tenant_id = %s",  # noqa: S608
                 [subject_id, tenant_id],
             ).fetchone()
-        return msgspec.json.decode(row[0], type=self.document_type) if row else None
+        return (msgspec.json.decode(row[0], type=self.document_type), row[1]) if row else None
+
+    def positions(self, pool: Pool, subject_ids: Sequence[str]) -> Mapping[str, int]:
+        """By id the position of the last event that changed the document, of those that there are."""
+        with pool.connection() as connection:
+            rows = connection.execute(
+                f"SELECT id, position FROM {self.name} WHERE id = ANY(%s)",  # noqa: S608
+                [list(subject_ids)],
+            ).fetchall()
+        return dict(rows)
 
     def page(
-        self, pool: Pool, tenant_id: str, after: int, limit: int, matching: Mapping[str, Any]
+        self,
+        pool: Pool,
+        tenant_id: str,
+        after: int,
+        limit: int,
+        matching: Mapping[str, Any],
+        conditions: Sequence[Condition] = (),
     ) -> Sequence[tuple[int, Any]]:
         """The documents in the order of their creation with their positions in it, from behind `after` on, whose
-        columns have the values of `matching`."""
-        conditions = "".join(f" AND {column} = %s" for column in matching)
+        columns have the values of `matching` and that meet all conditions."""
+        wanted = [*(Condition(f"{column} = %s", [value]) for column, value in matching.items()), *conditions]
+        also = "".join(f" AND {condition.sql}" for condition in wanted)
+        values = [value for condition in wanted for value in condition.values]
         with pool.connection() as connection:
             rows = connection.execute(
                 f"SELECT first_position, document::text FROM {self.name} "  # noqa: S608
-                f"WHERE tenant_id = %s AND first_position > %s{conditions} ORDER BY first_position LIMIT %s",
-                [tenant_id, after, *matching.values(), limit],
+                f"WHERE tenant_id = %s AND first_position > %s{also} ORDER BY first_position LIMIT %s",
+                [tenant_id, after, *values, limit],
             ).fetchall()
         return [(position, msgspec.json.decode(document, type=self.document_type)) for position, document in rows]

@@ -276,7 +276,10 @@ ORDERS = DocumentView(
         "certificate_id": Column("text", lambda order: order.certificate_id),
         "running_key": Column("text CONSTRAINT orders_running UNIQUE", _running_key),
     },
-    indexes=["CREATE INDEX orders_certificate ON orders (certificate_id, first_position)"],
+    indexes=[
+        "CREATE INDEX orders_certificate ON orders (certificate_id, first_position)",
+        "CREATE INDEX orders_status ON orders (tenant_id, status, first_position)",
+    ],
 )
 
 
@@ -296,6 +299,16 @@ def failed_renewals(pool: Pool, certificate_id: str, most: int) -> Sequence[str]
             "SELECT id FROM orders WHERE certificate_id = %s AND status = 'invalid'"
             " ORDER BY first_position DESC LIMIT %s",
             [certificate_id, most],
+        ).fetchall()
+    return [order_id for (order_id,) in rows]
+
+
+def running_orders(pool: Pool, account_id: str, most: int) -> Sequence[str]:
+    """The ids of orders of the account that are in progress."""
+    with pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT id FROM orders WHERE status IN ('pending', 'processing') AND document->>'account_id' = %s LIMIT %s",
+            [account_id, most],
         ).fetchall()
     return [order_id for (order_id,) in rows]
 

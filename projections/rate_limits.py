@@ -10,7 +10,7 @@ from psycopg.rows import TupleRow
 from domain.account import Account
 from domain.order import Order
 from domain.provenance import Recorded
-from domain.rate_limit import FULL, Bucket, Entry, Level, after, limits_of
+from domain.rate_limit import FULL, Bucket, Entry, Level, after, entries_when_placed, limits_of
 from projections.documents import Pool
 
 READ = """
@@ -20,6 +20,10 @@ JOIN unnest(%s::text[], %s::text[], %s::text[]) AS asked (ca, bucket, subject) U
 WRITE = """
 INSERT INTO rate_limits VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (ca, bucket, subject) DO UPDATE SET full_at = excluded.full_at, blocked_until = excluded.blocked_until
+"""
+DELETE = """
+DELETE FROM rate_limits USING unnest(%s::text[], %s::text[], %s::text[]) AS gone (ca, bucket, subject)
+WHERE rate_limits.ca = gone.ca AND rate_limits.bucket = gone.bucket AND rate_limits.subject = gone.subject
 """
 OF_ACCOUNT = """
 SELECT ca, bucket, subject, full_at, blocked_until FROM rate_limits
@@ -49,12 +53,15 @@ CREATE TABLE rate_limits (
         levels = dict(known)
         for entry, at in entries:
             levels[entry.bucket] = after(levels.get(entry.bucket, FULL), entry, at)
+        emptied = [bucket for bucket in known if levels[bucket] == FULL]
+        if emptied:
+            cursor.execute(DELETE, _columns(emptied))
         cursor.executemany(
             WRITE,
             [
                 [bucket.ca, bucket.limit, bucket.subject, level.full_at, level.blocked_until]
                 for bucket, level in levels.items()
-                if level != known.get(bucket, FULL)
+                if level not in (known.get(bucket, FULL), FULL)
             ],
         )
 
@@ -75,8 +82,7 @@ def entries_of(recorded: Recorded) -> Iterator[Entry]:
             if "new_registrations" in limits_of(ca):
                 yield Entry(Bucket(ca, "new_registrations", ""), "taken")
         case Order.Placed(charges=charges) | Order.ReplacementRefused(charges=charges):
-            for bucket in charges:
-                yield Entry(bucket, "taken")
+            yield from entries_when_placed(charges)
         case Order.Throttled(bucket=bucket, until=until):
             yield Entry(bucket, "blocked", until)
         case Order.Completed(ledger=ledger) | Order.Failed(ledger=ledger):

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
@@ -89,6 +90,12 @@ class FakeCa:
         self._orders: dict[str, _Order] = {}
         self._authorizations: dict[str, _Authorization] = {}
         self._issued: dict[str, _Issued] = {}
+        self.emails: dict[str, str] = {}
+        """By account URL, where it was said."""
+        self.deactivated: set[str] = set()
+        """The URLs of accounts."""
+        self.revoked: dict[int, int] = {}
+        """By serial number the reason."""
 
     # --- what a test may do ---
 
@@ -126,11 +133,56 @@ class FakeCa:
         eab: ExternalAccountBinding | None,
         ca_bundle_pem: str | None,
     ) -> str:
-        del directory_url, email, ca_bundle_pem
+        del directory_url, ca_bundle_pem
         with self._called("register", "newAccount"):
             if self.knobs.eab_kids and (eab is None or eab.kid not in self.knobs.eab_kids):
                 raise refused("externalAccountRequired", "a known external account is required", 403)
-            return self._account_urls.setdefault(thumbprint(key_pem), self._url("account"))
+            url = self._account_urls.setdefault(thumbprint(key_pem), self._url("account"))
+            self.emails.setdefault(url, email)
+            return url
+
+    def find_account(self, directory_url: str, key_pem: SecretValue, ca_bundle_pem: str | None) -> str | None:
+        del directory_url, ca_bundle_pem
+        with self._called("find_account", "newAccount"):
+            url = self._account_urls.get(thumbprint(key_pem))
+            if url in self.deactivated:
+                raise refused("unauthorized", "the account is deactivated", 403)
+            return url
+
+    def update_account(self, account: CaAccount, email: str | None, *, agree_to_terms: bool = False) -> None:
+        with self._called("update_account", "account"):
+            self._check(account, agrees=agree_to_terms)
+            if email is not None:
+                self.emails[account.account_url] = email
+            if agree_to_terms:
+                self.knobs.terms_changed = False
+
+    def change_key(self, account: CaAccount, new_key_pem: SecretValue) -> None:
+        with self._called("change_key", "keyChange"):
+            self._check(account)
+            if thumbprint(new_key_pem) in self._account_urls:
+                raise refused("malformed", "the key is another account's", 409)
+            self._account_urls[thumbprint(new_key_pem)] = self._account_urls.pop(thumbprint(account.key_pem))
+
+    def deactivate_account(self, account: CaAccount) -> None:
+        with self._called("deactivate_account", "account"):
+            self._check(account)
+            self.deactivated.add(account.account_url)
+
+    def revoke(self, account: CaAccount, certificate_pem: str, reason: int, key_pem: SecretValue | None = None) -> None:
+        with self._called("revoke", "revokeCert"):
+            if key_pem is None:
+                self._check(account)
+            known = next((each for each in self._issued.values() if pem(each.certificate) in certificate_pem), None)
+            if known is None:
+                raise refused("malformed", "the certificate is unknown", 404)
+            if key_pem is None and known.account_url != account.account_url:
+                raise refused("unauthorized", "the certificate is another account's", 403)
+            if key_pem is not None and not _is_key_of(key_pem, known.certificate):
+                raise refused("unauthorized", "the key is another certificate's", 403)
+            if known.certificate.serial_number in self.revoked:
+                raise refused("alreadyRevoked", "the certificate is revoked", 400)
+            self.revoked[known.certificate.serial_number] = reason
 
     def new_order(
         self, account: CaAccount, dns_names: Sequence[str], profile: str | None, replaces: str | None = None
@@ -209,9 +261,13 @@ class FakeCa:
     def _url(self, kind: str) -> str:
         return f"https://ca.fake/{kind}/{next(self._numbers)}"
 
-    def _check(self, account: CaAccount) -> None:
+    def _check(self, account: CaAccount, *, agrees: bool = False) -> None:
         if self._account_urls.get(thumbprint(account.key_pem)) != account.account_url:
             raise refused("accountDoesNotExist", "the account is unknown", 400)
+        if account.account_url in self.deactivated:
+            raise refused("unauthorized", "the account is deactivated", 403)
+        if self.knobs.terms_changed and not agrees:
+            raise refused("userActionRequired", "the terms have changed (https://ca.fake/terms)", 403)
 
     def _order_of(self, account: CaAccount, url: str) -> _Order:
         self._check(account)
@@ -293,3 +349,9 @@ class FakeCa:
         if asked_for != dns_names:
             raise refused("badCSR", "the CSR is not for the order's names", 400)
         return public_key
+
+
+def _is_key_of(key_pem: SecretValue, certificate: x509.Certificate) -> bool:
+    key = serialization.load_pem_private_key(key_pem.reveal(), password=None)
+    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(*form) == certificate.public_key().public_bytes(*form)

@@ -17,7 +17,20 @@ from application.ports import Capabilities
 from domain.acme import Problem, RenewalInfo
 
 Method = Literal[
-    "capabilities", "register", "new_order", "order", "authorizations", "answer", "finalize", "chain", "renewal_info"
+    "capabilities",
+    "register",
+    "find_account",
+    "update_account",
+    "change_key",
+    "deactivate_account",
+    "revoke",
+    "new_order",
+    "order",
+    "authorizations",
+    "answer",
+    "finalize",
+    "chain",
+    "renewal_info",
 ]
 CertificateFault = Literal["wrong_key", "wrong_names", "garbage"]
 
@@ -47,6 +60,8 @@ class Knobs:
     certificate_fault: CertificateFault | None = None
     certificate_lifetime: timedelta = timedelta(days=90)
     order_lifetime: timedelta = timedelta(days=7)
+    terms_changed: bool = False
+    """Then nothing but agreeing to them is done for an account (RFC 8555 §7.3.3)."""
     eab_kids: set[str] = field(default_factory=set)
     """Where there are any, a binding is required."""
     window: Callable[[x509.Certificate], RenewalInfo] = lets_encrypts_window

@@ -1,16 +1,17 @@
-"""DNS providers in memory: a DnsZone with knobs, the store of the embedded provider, and an AWS that only says no."""
+"""DNS in memory: a DnsZone with knobs, a DnsSurvey, the store of the embedded provider, and an AWS that only says no."""
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 
 from application.errors import Failure, ZoneRefused, ZoneThrottled, ZoneUnreachable
 from application.ports import TxtValue
+from domain.dns_survey import CaaLookUp, LookUp, NameSeen, ServerSeen, TxtSeen, ZoneSeen
 from tests.servers.process import LOOPBACK
 
 
@@ -62,6 +63,42 @@ class FakeZone:
         for value in values:
             if not any(f".{value.record_name}".endswith(f".{zone}") for zone in self._zones):
                 raise ZoneRefused("zone_not_found", value.record_name)
+
+
+class FakeSurvey:
+    """DnsSurvey. `zones` hold the names, each the nearest, at one server; what `seen` has of a name is told instead."""
+
+    def __init__(self, zones: Sequence[str]) -> None:
+        self.seen: dict[str, NameSeen] = {}
+        self.asked: list[tuple[Sequence[str], Mapping[str, Sequence[str]]]] = []
+        self._zones = tuple(zones)
+
+    def look(self, dns_names: Sequence[str], nameservers: Mapping[str, Sequence[str]]) -> Sequence[NameSeen]:
+        self.asked.append((dns_names, nameservers))
+        return [self.seen.get(name) or self._spotless(name, nameservers.get(name, ())) for name in dns_names]
+
+    def _spotless(self, name: str, nameservers: Sequence[str]) -> NameSeen:
+        zone = max((zone for zone in self._zones if f".{name}".endswith(f".{zone}")), key=len)
+        labels = name.split(".")
+        climb = [".".join(labels[at:]) for at in range(len(labels))]
+        servers = [
+            ServerSeen(server, "authoritative", "serial 1", 1, over_tcp=True)
+            for server in nameservers or [f"ns1.{zone}"]
+        ]
+        record_name = f"_acme-challenge.{name}"
+        return NameSeen(
+            dns_name=name,
+            record_name=record_name,
+            caa=tuple(CaaLookUp(above, LookUp(f"CAA {above}", "empty")) for above in climb),
+            zone=zone,
+            look_ups=(),
+            hops=(),
+            chain_end="end",
+            end=record_name,
+            wildcard=None,
+            zone_seen=ZoneSeen(zone, tuple(servers), LookUp(f"SOA {zone}", "found"), LookUp(f"DS {zone}", "empty")),
+            txt=tuple(TxtSeen(server.server, "absent") for server in servers),
+        )
 
 
 class MemoryValues:

@@ -41,7 +41,7 @@ from domain.certificate import Certificate, Version
 from domain.errors import CaLimitReached, InvalidFields, NotFound, Refusal, SealBroken
 from domain.order import Order, OrderError, OrderErrorCode, Record, UnseenRecord
 from domain.provenance import Provenance, of_process
-from domain.rate_limit import bucket_named_in
+from domain.rate_limit import buckets_named_in
 
 NAME = "issuance"
 
@@ -177,7 +177,7 @@ class Issuance:
         except (StoreUnavailable, SealBroken):  # ours to mend: the order waits
             raise
         except (Failure, Refusal) as problem:
-            self._report_failure(order, step, problem)
+            self._report_failure(order, step, problem, by)
             companions = ()
         try:
             return record_order(self._store, order, by, claim, companions)
@@ -232,21 +232,36 @@ class Issuance:
                 raise
             if not self._adopt_earlier(order, at_ca):
                 cost = self._rate_limits.cost(account, order.dns_names)
-                order.replacement_refused(refused.problem, cost.taken, self._clock.now())
+                charges = tuple(bucket for bucket in cost.taken if bucket not in order.charges)
+                order.replacement_refused(refused.problem, charges, self._clock.now())
         else:
             order.accept(said, self._clock.now())
+            if account.status == "action_required":
+                self._accounts.served(
+                    account, of_process(NAME, self._history.origin(order.id), order.id, order.version)
+                )
 
     def _adopt_earlier(self, order: Order, at_ca: CaAccount) -> bool:
-        """Whether what was replaced already was so by an order of ours, whose end we never learned of."""
-        for order_id in self._others.failed_renewals(order.certificate_id, MOST_EARLIER):
-            earlier = self._store.load(Order, order_id)
-            if earlier.at_ca is None or earlier.dns_names != order.dns_names:
+        """Whether what is replaced already is so by an order of ours for the same version, whose end we never learned of.
+        Each is taken up once, and none whose certificate was no good."""
+        failed = [
+            self._store.load(Order, order_id)
+            for order_id in self._others.failed_renewals(order.certificate_id, MOST_EARLIER)
+        ]
+        tried = {each.at_ca.url for each in failed if each.has_adopted and each.at_ca is not None}
+        for earlier in failed:
+            if (
+                earlier.at_ca is None
+                or earlier.at_ca.url in tried
+                or earlier.replaces != order.replaces
+                or earlier.failed_with == "certificate_rejected"
+            ):
                 continue
             try:
                 said = self._ca.order(at_ca, earlier.at_ca.url)
             except CaRefused:  # the CA has forgotten it
                 continue
-            if said.status == "valid" and said.certificate_url is not None:
+            if said.status != "invalid":
                 order.adopt(earlier, said, self._clock.now())
                 return True
         return False
@@ -366,6 +381,9 @@ class Issuance:
 
         try:
             certificate = self._store.load(Certificate, order.certificate_id)
+            if leaf.fingerprint_sha256 in certificate.fingerprints:
+                order.fail(OrderError("certificate_rejected", "the line has this certificate already"), now)
+                return ()
             certificate.renew(version(certificate.next_number), order.renewal_reason or "requested", now)
         except NotFound:
             certificate = Certificate.issue(
@@ -423,23 +441,27 @@ class Issuance:
             for provider_id, mine in _by_provider(records).items()
         ]
 
-    def _report_failure(self, order: Order, step: Step, problem: Failure | Refusal) -> None:
+    def _report_failure(self, order: Order, step: Step, problem: Failure | Refusal, by: Provenance) -> None:
         now = self._clock.now()
         if order.ended is not None:  # cleaning up goes on until the values are gone
             wait = problem.retry_after_seconds if isinstance(problem, Retryable) else LONG_WAIT.total_seconds()
             order.wait(wait, now, OrderError("provider_error", str(problem)))
             return
         match problem:
-            case CaThrottled() if problem.problem.name == "rateLimited":
+            case CaThrottled() if problem.problem.name == "rateLimited" and isinstance(step, PlaceAtCa):
                 seconds = problem.retry_after_seconds or THROTTLED_OTHERWISE.total_seconds()
-                bucket = bucket_named_in(problem.problem, order.ca, order.account_id, order.dns_names)
-                order.throttled(bucket, now + timedelta(seconds=seconds), now)
+                for bucket in buckets_named_in(problem.problem, order.ca, order.account_id, order.dns_names):
+                    order.throttled(bucket, now + timedelta(seconds=seconds), now)
                 self._hold_back(
                     order, seconds, OrderError(RATE_LIMITED, problem.detail, ceil(seconds), problem.problem)
                 )
             case CaLimitReached():
                 seconds = problem.retry_after_seconds
                 self._hold_back(order, seconds, OrderError(RATE_LIMITED, str(problem), seconds))
+            case CaRefused() if self._accounts.refused(order.account_id, problem, by):
+                order.wait(
+                    _patience(problem), now, OrderError("backend_error", problem.detail, problem=problem.problem)
+                )
             case CaRefused():
                 order.refused_by_ca(problem.problem, now)
             case Retryable():
@@ -461,6 +483,12 @@ class Issuance:
             order.fail(error, self._clock.now())
 
 
+def _patience(refused: CaRefused) -> float:
+    """How long a refusal is waited out that is the account's: somebody has to act, or its key was just being changed."""
+    return SOMEBODY_ACTS_SECONDS if refused.problem.name == "userActionRequired" else 1.0
+
+
+SOMEBODY_ACTS_SECONDS = 3600.0
 RATE_LIMITED: OrderErrorCode = "backend_rate_limited"
 THROTTLED_OTHERWISE = timedelta(hours=1)  # where the CA does not say until when
 NO_REPLACEMENT = frozenset({"alreadyReplaced", "malformed", "unauthorized"})

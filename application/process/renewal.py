@@ -7,12 +7,13 @@ from datetime import timedelta
 from typing import assert_never
 
 from application.event_store import EventStore, History, Taken
+from application.orders import record_order
 from application.ports import Clock
 from application.process.todo import NO_LIMITS, Claim, Decision, Step, logged_step
 from application.renewals import Renewals
 from domain.certificate import Certificate
-from domain.errors import CaLimitReached
-from domain.order import OrderError
+from domain.errors import AccountNotActive, CaLimitReached
+from domain.order import Order, OrderError
 from domain.provenance import Provenance, of_process
 from domain.renewal import pace
 
@@ -23,13 +24,16 @@ LONGEST_LOOK = timedelta(minutes=1)
 class BeginRenewal(Step, frozen=True): ...
 
 
+class CallOff(Step, frozen=True): ...
+
+
 class TellOfExpiry(Step, frozen=True): ...
 
 
 class TellOfEnd(Step, frozen=True): ...
 
 
-RenewalStep = BeginRenewal | TellOfExpiry | TellOfEnd
+RenewalStep = BeginRenewal | CallOff | TellOfExpiry | TellOfEnd
 
 
 def next_step(certificate: Certificate) -> RenewalStep | None:
@@ -40,6 +44,8 @@ def next_step(certificate: Certificate) -> RenewalStep | None:
 def _steps(certificate: Certificate) -> Iterator[RenewalStep]:
     if certificate.next_renewal is not None:
         yield BeginRenewal(certificate.next_renewal.at)
+    if certificate.call_off_at is not None:
+        yield CallOff(certificate.call_off_at)
     if not certificate.has_expired:
         warning = certificate.next_warning
         if warning is not None:
@@ -87,8 +93,14 @@ class Renewal:
             case BeginRenewal():
                 if not certificate.hold_renewal(now):
                     return self._begin(certificate, claim)
-            case TellOfExpiry():
+            case CallOff() if certificate.renewing is not None:
+                return self._call_off(certificate.renewing.order_id, certificate, claim)
+            case CallOff():
+                return None
+            case TellOfExpiry() if now < certificate.current.not_after:
                 certificate.near_expiry(now)
+            case TellOfExpiry():  # nobody told of it in time
+                certificate.expire(now)
             case TellOfEnd():
                 certificate.expire(now)
             case _:
@@ -103,8 +115,34 @@ class Renewal:
         except CaLimitReached as limit:
             certificate.postpone_renewal(limit.bucket, limit.ready_at, self._clock.now())
             self._store.record(certificate, by=by, claim=claim)
+        except AccountNotActive as refusal:
+            certificate.renewal_failed(None, OrderError("backend_error", str(refusal)), self._clock.now())
+            self._store.record(certificate, by=by, claim=claim)
         except Taken:  # somebody's order for the same names is in progress
-            return LONGEST_LOOK * pace(certificate.current.lifetime)
+            return self._wait_for_others(certificate.id, claim)
+        return None
+
+    def _wait_for_others(self, certificate_id: str, claim: Claim) -> timedelta | None:
+        """What is to be told meanwhile is told."""
+        certificate, now = self._store.load(Certificate, certificate_id), self._clock.now()
+        certificate.near_expiry(now)
+        if now >= certificate.current.not_after:
+            certificate.expire(now)
+        if certificate.pending_events:
+            self._store.record(certificate, by=self._by(certificate), claim=claim)
+            return None
+        return LONGEST_LOOK * pace(certificate.current.lifetime)
+
+    def _call_off(self, order_id: str, certificate: Certificate, claim: Claim) -> timedelta | None:
+        """An order that takes too long makes room for another while there is time for one."""
+        order = self._store.load(Order, order_id)
+        if order.ended is None:
+            error = OrderError("order_expired", "the order took too long for what is left of the certificate")
+            order.fail(error, self._clock.now())
+            record_order(self._store, order, self._by(certificate), claim, [certificate])
+            return None
+        certificate.renewal_failed(order_id, OrderError("order_expired", "the order has ended"), self._clock.now())
+        self._store.record(certificate, by=self._by(certificate), claim=claim)
         return None
 
     def _by(self, certificate: Certificate) -> Provenance:

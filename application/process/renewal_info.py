@@ -17,8 +17,9 @@ from application.process.todo import NO_LIMITS, Claim, Decision, Step, Turn, log
 from application.x509 import ari_id
 from domain.acme import RenewalInfo
 from domain.certificate import Certificate, Suggestion
+from domain.errors import AccountNotActive
 from domain.provenance import of_process
-from domain.renewal import LATEST_ASKED, Window, ask_again_after, draw, is_usable
+from domain.renewal import ASKED_OTHERWISE, LATEST_ASKED, Window, ask_again_after, draw, is_usable
 
 NAME = "renewal_info"
 AFTER_FAILURE_SECONDS = 3600.0
@@ -81,13 +82,15 @@ class RenewalInfos:
         ari = ari_id(certificate.current.chain_pem)
         if ari is None:
             return LATEST_ASKED
-        _, at_ca = self._accounts.at_ca(certificate.account_id)
         try:
+            _, at_ca = self._accounts.at_ca(certificate.account_id)
             said = self._ca.renewal_info(at_ca, ari)
         except Failure as failure:
             log.warning("renewal_info_failed", certificate_id=certificate.id, detail=failure.detail)
             wait = failure.retry_after_seconds if isinstance(failure, Retryable) else None
             return ask_again_after(AFTER_FAILURE_SECONDS if wait is None else wait)
+        except AccountNotActive:
+            return LATEST_ASKED
         return LATEST_ASKED if said is None else self._hear(certificate, ari, said, claim)
 
     def _hear(self, certificate: Certificate, ari: str, said: RenewalInfo, claim: Claim) -> timedelta | None:
@@ -96,6 +99,8 @@ class RenewalInfos:
         if not is_usable(window, certificate.current.lifetime):
             log.warning("renewal_info_unusable", certificate_id=certificate.id, start=window.start, end=window.end)
             return again
+        if certificate.suggestion is not None and window.end > now:
+            again = max(again, ASKED_OTHERWISE)  # a window that moves each time is not followed each time
         suggestion = Suggestion(ari, window, draw(window, self._chance(), now))
         certificate.see_renewal_info(suggestion, said.explanation_url, now + again, now)
         if not certificate.pending_events:

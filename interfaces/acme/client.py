@@ -6,15 +6,19 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
 import httpx
 import msgspec
 from acme import messages
+from acme.jws import JWS
+from cryptography import x509
 from josepy.json_util import encode_b64jose
 
+from application.errors import CaRefused
 from application.ports import CaAccount, Capabilities, ExternalAccountBinding
 from application.secret_value import SecretValue
-from domain.acme import AuthorizationObject, OrderObject, RenewalInfo
+from domain.acme import AuthorizationObject, OrderObject, Problem, RenewalInfo
 from interfaces.acme import resources
 from interfaces.acme.account_key import signing_key
 from interfaces.acme.chains import chain_in, topmost_issuer
@@ -26,6 +30,8 @@ from interfaces.retry_after import retry_after_seconds
 
 _POST_AS_GET = b""
 _MOST_SERVERS = 64
+_NO_ACCOUNT = frozenset({"accountDoesNotExist", "externalAccountRequired"})
+"""What CAs say of a key that nobody has; the second where a new account would need a binding."""
 
 
 class AcmeClient:
@@ -76,6 +82,42 @@ class AcmeClient:
             external_account_binding=binding(eab, key.jwk.public_key(), url) if eab else None,
         )
         return location(server.post(url, registration.json_dumps().encode(), key, account_url=None))
+
+    def find_account(self, directory_url: str, key_pem: SecretValue, ca_bundle_pem: str | None) -> str | None:
+        server, key = self._server(directory_url, ca_bundle_pem), signing_key(key_pem)
+        try:
+            asked = server.post(server.directory().new_account, b'{"onlyReturnExisting":true}', key, account_url=None)
+        except CaRefused as refused:
+            if refused.problem.name in _NO_ACCOUNT:
+                return None
+            raise
+        return location(asked)
+
+    def update_account(self, account: CaAccount, email: str | None, *, agree_to_terms: bool = False) -> None:
+        contact = None if email is None else [f"mailto:{email}"] if email else []
+        changes = {"contact": contact, "termsOfServiceAgreed": agree_to_terms or None}
+        self._post(account, account.account_url, _json({name: v for name, v in changes.items() if v is not None}))
+
+    def change_key(self, account: CaAccount, new_key_pem: SecretValue) -> None:
+        server = self._server(account.directory_url, account.ca_bundle_pem)
+        url = _offered(server.directory().key_change, "key changes")
+        old, new = signing_key(account.key_pem), signing_key(new_key_pem)
+        change = _json({"account": account.account_url, "oldKey": old.jwk.public_key().to_json()})
+        inner = JWS.sign(change, new.jwk, new.algorithm, None, url, None)
+        server.post(url, inner.json_dumps().encode(), old, account.account_url)
+
+    def deactivate_account(self, account: CaAccount) -> None:
+        self._post(account, account.account_url, b'{"status":"deactivated"}')
+
+    def revoke(self, account: CaAccount, certificate_pem: str, reason: int, key_pem: SecretValue | None = None) -> None:
+        server = self._server(account.directory_url, account.ca_bundle_pem)
+        url = _offered(server.directory().revoke_cert, "revocation")
+        certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+        request = messages.Revocation(certificate=certificate, reason=reason).json_dumps().encode()
+        if key_pem is not None:
+            server.post(url, request, signing_key(key_pem), account_url=None)
+        else:
+            server.post(url, request, signing_key(account.key_pem), account.account_url)
 
     def new_order(
         self, account: CaAccount, dns_names: Sequence[str], profile: str | None, replaces: str | None = None
@@ -148,3 +190,14 @@ class AcmeClient:
     def _authorization(self, account: CaAccount, url: str) -> AuthorizationObject:
         server = self._server(account.directory_url, account.ca_bundle_pem)
         return server.resource(self._post(account, url, _POST_AS_GET), resources.Authorization).at(url)
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(document)
+
+
+def _offered(url: str | None, what: str) -> str:
+    """Raises CaRefused where the directory does not name it (RFC 8555 §7.1.1)."""
+    if url is None:
+        raise CaRefused(Problem("about:blank", f"the CA's directory offers no {what}"), 501)
+    return url

@@ -25,7 +25,7 @@ def problem_of(document: object) -> Problem | None:
     subproblems = document.get("subproblems")
     return Problem(
         type=_text(document, "type") or "about:blank",
-        detail=_text(document, "detail") or _text(document, "title"),
+        detail=_detail(document),
         subproblems=tuple(
             _subproblem(each)
             for each in (subproblems if isinstance(subproblems, list) else [])[:_MOST_SUBPROBLEMS]
@@ -51,10 +51,16 @@ def failure_in(response: httpx.Response, problem: Problem | None) -> CaThrottled
     a URL of a stranger could lead to somebody whose words are not his to read."""
     status, retry_after = response.status_code, retry_after_seconds(response.headers)
     detail = clean(f"HTTP {status} from {response.url}" + (f": {problem.detail}" if problem else ""))
+    if (
+        status == httpx.codes.SERVICE_UNAVAILABLE
+    ):  # Let's Encrypt sheds load as `rateLimited`, which is no limit of ours
+        return CaUnavailable(detail, retry_after)
     if problem and problem.name == "rateLimited":
         return CaThrottled(problem, _limited_seconds(response, problem))
     if status == httpx.codes.TOO_MANY_REQUESTS:
         return CaThrottled(problem or Problem("about:blank", detail), retry_after)
+    if status == httpx.codes.NOT_IMPLEMENTED:  # asking again would not change it
+        return CaRefused(problem or Problem("about:blank", detail), status)
     if problem is None or problem.name == "serverInternal" or not httpx.codes.is_client_error(status):
         return CaUnavailable(detail, retry_after)
     return CaRefused(problem, status)
@@ -63,6 +69,13 @@ def failure_in(response: httpx.Response, problem: Problem | None) -> CaThrottled
 def _limited_seconds(response: httpx.Response, problem: Problem) -> float | None:
     said = retry_after_seconds(response.headers, _LONGEST_LIMIT_SECONDS)
     return seconds_in_words(problem.detail, response.headers, _LONGEST_LIMIT_SECONDS) if said is None else said
+
+
+def _detail(document: dict[str, Any]) -> str:
+    """With the URL at which the human has to act, where that is asked for (RFC 8555 §6.7, `userActionRequired`)."""
+    detail = _text(document, "detail") or _text(document, "title")
+    instance = _text(document, "instance")
+    return f"{detail} ({instance})" if instance.startswith("https://") and instance not in detail else detail
 
 
 def _subproblem(document: dict[str, Any]) -> Subproblem:

@@ -48,6 +48,8 @@ class Directory(msgspec.Struct, frozen=True, rename="camel"):
     new_nonce: str
     new_account: str
     new_order: str
+    revoke_cert: str | None = None
+    key_change: str | None = None
     renewal_info: str | None = None
     meta: Meta | None = None
 

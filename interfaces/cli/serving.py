@@ -53,7 +53,7 @@ def serve(parts: Parts, *, api: bool, worker: bool) -> int:
                 log.info("dns_listening", host=parts.dns.host, port=parts.dns.port)
             wakes += _add_worker(threads, parts)
         if api:
-            wakes.append(parts.services.long_polls.wake)
+            wakes += [parts.services.long_polls.wake, parts.services.changes.wake]
             _add_api(threads, parts, works=worker)
             log.info("listening", url=parts.settings.base_url)
         else:
@@ -127,9 +127,11 @@ def _add_worker(threads: _Threads, parts: Parts) -> Sequence[Callable[[], object
 
 def _add_api(threads: _Threads, parts: Parts, *, works: bool) -> None:
     server = _api(parts, works=works)
+    threads.add("idempotency", parts.services.idempotency.run, lambda: None)
 
     def end() -> None:
         parts.services.long_polls.close()
+        parts.services.changes.close()
         server.should_exit = True
 
     threads.add("api", lambda _: server.run(), end)

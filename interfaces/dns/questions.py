@@ -24,9 +24,11 @@ def ask(
     *,
     recursion: bool,
     timeout_seconds: float,
+    flags: int = 0,
 ) -> dns.message.QueryMessage | None:
-    """The answer, whatever it says; None when there was none in time."""
-    query = dns.message.make_query(name, rdtype, use_edns=0, payload=EDNS_BYTES, flags=dns.flags.RD if recursion else 0)
+    """The answer, whatever it says; None when there was none in time. `flags` are set beside RD."""
+    flags |= dns.flags.RD if recursion else 0
+    query = dns.message.make_query(name, rdtype, use_edns=0, payload=EDNS_BYTES, flags=flags)
     for _ in range(TRIES):
         try:
             answer, _ = dns.query.udp_with_fallback(
@@ -52,3 +54,15 @@ def ask_authority(
     except (EgressRefused, ResolverFailed):
         return None
     return ask(address, port, name, rdtype, recursion=False, timeout_seconds=timeout_seconds)
+
+
+def answers_over_tcp(
+    address: str, port: int, name: dns.name.Name, rdtype: dns.rdatatype.RdataType, timeout_seconds: float
+) -> bool:
+    """Whether a server that answers over UDP does so over TCP too (RFC 7766 §5). Who asks has judged the address."""
+    query = dns.message.make_query(name, rdtype, use_edns=0, payload=EDNS_BYTES, flags=0)
+    try:
+        dns.query.tcp(query, address, timeout_seconds, port)
+    except (OSError, EOFError, dns.exception.DNSException):
+        return False
+    return True

@@ -105,7 +105,7 @@ class Recursion:
 
     def _answer(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> dns.message.QueryMessage:
         """The first answer that says what there is, or that there is nothing."""
-        resolvers = self._resolvers or _hosts_own()
+        resolvers = self._resolvers or hosts_own()
         for resolver in sorted(resolvers, key=lambda resolver: resolver != self._answered_last):
             answer = ask(*resolver, name, rdtype, recursion=True, timeout_seconds=self._timeout_seconds)
             if answer is not None and answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
@@ -114,7 +114,8 @@ class Recursion:
         raise ResolverFailed(f"no resolver answers {dns.rdatatype.to_text(rdtype)} {_text(name)}")
 
 
-def _hosts_own() -> Sequence[tuple[str, int]]:
+def hosts_own() -> Sequence[tuple[str, int]]:
+    """The resolvers of this machine: addresses and ports."""
     try:
         return [(str(address), DNS_PORT) for address in dns.resolver.Resolver().nameservers]
     except dns.resolver.NoResolverConfiguration:

@@ -102,7 +102,7 @@ class AuthoritativeResolver:
             return servers
         addresses = self._recursion.server_addresses(end)
         # This machine may have no IPv6 at all: no fault of a server. If it has no way to any, none has seen anything.
-        within_reach = [address for address in addresses if _has_route(address)] or addresses
+        within_reach = [address for address in addresses if has_route(address)] or addresses
         servers = [Server(_host_port(address, self._port), address, self._port) for address in within_reach]
         with self._keeping:
             if len(self._kept) >= MOST_KEPT:
@@ -119,8 +119,8 @@ class AuthoritativeResolver:
         return [Server(nameserver, address, port) for address in addresses]
 
 
-def _has_route(address: str) -> bool:
-    """Connecting a datagram socket sends nothing."""
+def has_route(address: str) -> bool:
+    """Whether this machine has a way there. Connecting a datagram socket sends nothing."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((address, DNS_PORT))

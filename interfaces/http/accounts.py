@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from litestar import Response, get, post
+from litestar import Response, delete, get, patch, post
 from litestar.params import FromPath, JSONBody
+from msgspec import UNSET, UnsetType
 
 from application.caller import Caller
 from application.ports import ExternalAccountBinding
@@ -14,7 +15,7 @@ from application.secret_value import SecretValue
 from domain.account import Environment
 from domain.order import KeyType
 from interfaces.http.authentication import FromApp, FromToken
-from interfaces.http.bodies import Name, RequestBody
+from interfaces.http.bodies import Name, RequestBody, WithOptionalBody
 from interfaces.http.outside import outside_call
 from interfaces.http.pages import FromPage
 from interfaces.http.problems import ERRORS
@@ -39,6 +40,19 @@ class RegisterAccount(RequestBody, frozen=True):
     eab: Eab | None = None
     key_type: KeyType = "ec256"
     ca_bundle_pem: str | None = None
+
+
+class ReviseAccount(RequestBody, frozen=True):
+    """What is left out stays. `agree_to_terms` answers a CA whose terms have changed."""
+
+    email: str | UnsetType = UNSET
+    agree_to_terms: bool = False
+
+
+class RollOver(RequestBody, frozen=True):
+    """Of the new key."""
+
+    key_type: KeyType = "ec256"
 
 
 class AccountList(msgspec.Struct, frozen=True):
@@ -78,6 +92,47 @@ def list_accounts(caller: FromToken, services: FromApp, page: FromPage) -> Accou
 @get("/pki/acme/accounts/{account_id:str}", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
 def get_account(account_id: FromPath[str], caller: FromToken, services: FromApp) -> AccountView:
     return account_view(services, caller, account_id)
+
+
+@patch("/pki/acme/accounts/{account_id:str}", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
+def revise_account(
+    account_id: FromPath[str], data: JSONBody[ReviseAccount], caller: FromToken, services: FromApp
+) -> AccountView:
+    """Changed at the CA before the answer."""
+    account_view(services, caller, account_id)
+    with outside_call(services):
+        services.accounts.revise(
+            account_id,
+            email=None if data.email is UNSET else data.email,
+            agree_to_terms=data.agree_to_terms,
+            caller=caller,
+        )
+    return account_view(services, caller, account_id)
+
+
+@post(
+    "/pki/acme/accounts/{account_id:str}/rollover",
+    operation_class=WithOptionalBody,
+    opt={"scope": "pki:admin"},
+    status_code=202,
+    responses=ERRORS,
+    sync_to_thread=True,
+)
+def roll_over(
+    account_id: FromPath[str], caller: FromToken, services: FromApp, data: JSONBody[RollOver | None] = None
+) -> Response[AccountView]:
+    """A new account key. The account's `rollover` says how far it is; the old key is destroyed in the end."""
+    services.accounts.begin_key_change(account_id, (data or RollOver()).key_type, caller)
+    location = {"Location": f"/v1/pki/acme/accounts/{account_id}"}
+    return Response(account_view(services, caller, account_id), status_code=202, headers=location)
+
+
+@delete("/pki/acme/accounts/{account_id:str}", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
+def deactivate_account(account_id: FromPath[str], caller: FromToken, services: FromApp) -> None:
+    """Deactivated at the CA before the answer, for good; 409 while certificates are renewed through it."""
+    account_view(services, caller, account_id)
+    with outside_call(services):
+        services.accounts.deactivate(account_id, caller)
 
 
 def account_view(services: Services, caller: Caller, account_id: str) -> AccountView:

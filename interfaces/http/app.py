@@ -20,11 +20,14 @@ from interfaces.http import (
     accounts,
     audit,
     authentication,
+    bundles,
     certificates,
     deliveries,
     dns_providers,
+    idempotency,
     orders,
     polling,
+    preflight,
     rate_limits,
     secrets,
     subscriptions,
@@ -48,8 +51,12 @@ HANDLERS = (
     accounts.register_account,
     accounts.list_accounts,
     accounts.get_account,
+    accounts.revise_account,
+    accounts.roll_over,
+    accounts.deactivate_account,
     rate_limits.get_budget,
     orders.issue,
+    preflight.preflight,
     orders.list_orders,
     orders.get_order,
     orders.cancel_order,
@@ -57,9 +64,11 @@ HANDLERS = (
     certificates.get_certificate,
     certificates.get_pem,
     certificates.get_private_key,
+    bundles.get_bundle,
     certificates.renew,
     certificates.revise_certificate,
     certificates.explain,
+    certificates.revoke,
     certificates.release_renewal,
     subscriptions.subscribe,
     subscriptions.list_subscriptions,
@@ -94,6 +103,7 @@ def build_app(services: Services, handler_threads: int | None = None) -> App:
             Router(
                 "/v1",
                 route_handlers=list(HANDLERS),
+                before_request=idempotency.answer_again,
                 guards=[authentication.require_scope, require_strict_body],
                 dependencies={
                     "caller": Provide(authentication.caller_of, sync_to_thread=False),
@@ -122,7 +132,8 @@ def build_app(services: Services, handler_threads: int | None = None) -> App:
         if caller is not None:
             await authentication.record_refusal(services, caller, scope["method"], scope["path"], code)
 
-    return Envelope(litestar, services.ids, record_refusal)  # type: ignore[arg-type]
+    keeping = idempotency.KeepingAnswers(litestar, services)  # type: ignore[arg-type]
+    return Envelope(keeping, services.ids, record_refusal)
 
 
 def _without_debugging(config: AppConfig) -> AppConfig:

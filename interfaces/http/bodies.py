@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -13,6 +14,8 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi.spec import Operation
 from litestar.openapi.spec import RequestBody as DescribedBody
 
+from domain.durations import parse_duration
+from domain.errors import FieldProblem, InvalidFields
 from interfaces.http.problems import BadRequest
 
 PLACE = re.compile(r" - at `\$\.?(?P<field>[^`]*)`$")
@@ -46,6 +49,14 @@ async def require_strict_body(connection: ASGIConnection[Any, Any, Any, Any], ha
         body = await connection.body()
         if body or not data.is_optional:
             decode_strictly(body, data.annotation)
+
+
+def duration_in(field: str, text: str) -> timedelta:
+    """Raises InvalidFields (`invalid_duration`) naming the field."""
+    try:
+        return parse_duration(text)
+    except ValueError as problem:
+        raise InvalidFields(FieldProblem(field, "invalid_duration", str(problem))) from None
 
 
 def decode_strictly(body: bytes, kind: Any) -> Any:

@@ -7,25 +7,41 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get, patch, post
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, UnsetType
 
 from application.caller import Caller
 from application.certificates import NewName
 from application.explanations import Explanation, ShownCost, shown_cost
-from domain.errors import NotFound
+from domain.certificate import RevocationReason
+from domain.errors import FieldProblem, InvalidFields, NotFound
+from domain.names import normalise_dns_name
 from interfaces.http.authentication import FromApp, FromToken
-from interfaces.http.bodies import Name, RequestBody, WithOptionalBody
+from interfaces.http.bodies import Name, RequestBody, WithOptionalBody, duration_in
+from interfaces.http.etags import is_known
 from interfaces.http.orders import RUNNING, order_view
+from interfaces.http.outside import outside_call
 from interfaces.http.pages import FromPage
 from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
 from interfaces.http.views import listed, one
 from projections.certificate_pems import CERTIFICATE_PEMS, PemView
-from projections.certificates import CERTIFICATES, CertificateView, shown
+from projections.certificates import (
+    CERTIFICATES,
+    NOT_REVOKED,
+    CertificateView,
+    Status,
+    ending_within,
+    good_for,
+    shown,
+    with_status,
+)
+from projections.documents import Condition
 from projections.orders import OrderView
 
 PEM_FILE = "application/x-pem-file"
+KNOWN = ResponseSpec(None, generate_examples=False, description="As `If-None-Match` knows it")
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 
@@ -66,6 +82,13 @@ class Release(RequestBody, frozen=True):
     reason: Reason
 
 
+class Revoke(RequestBody, frozen=True):
+    """The newest version where none is named."""
+
+    reason: RevocationReason = "unspecified"
+    version: int | None = None
+
+
 class CertificateList(msgspec.Struct, frozen=True):
     data: Sequence[CertificateView]
     cursor: str | None
@@ -74,14 +97,37 @@ class CertificateList(msgspec.Struct, frozen=True):
 
 @get("/pki/certificates", opt={"scope": "pki:read"}, responses=ERRORS, sync_to_thread=True)
 def list_certificates(
-    caller: FromToken, services: FromApp, page: FromPage, account_id: FromQuery[str | None] = None
+    caller: FromToken,
+    services: FromApp,
+    page: FromPage,
+    domain: FromQuery[str | None] = None,
+    status: FromQuery[Status | None] = None,
+    account_id: FromQuery[str | None] = None,
+    expiring_within: FromQuery[str | None] = None,
+    include_revoked: FromQuery[bool] = False,
 ) -> CertificateList:
-    """A token that is limited to certificates or names sees those alone."""
-    matching = {} if account_id is None else {"account_id": account_id}
-    certificates, cursor = listed(
-        CERTIFICATES, services, caller, page, matching, lambda view: caller.limits.allow(view.id, view.domains)
-    )
+    """`domain` finds those that have the name or cover it by a wildcard, `expiring_within` those that have not ended and
+    will so soon (`30d`). Revoked ones are left out, unless they are asked for. A token that is limited to certificates or
+    names sees those alone."""
     now = services.clock.now()
+    wanted: list[Condition] = []
+    if domain is not None:
+        wanted.append(good_for(_dns_name(domain)))
+    if status is not None:
+        wanted.append(with_status(status, now))
+    elif not include_revoked:
+        wanted.append(NOT_REVOKED)
+    if expiring_within is not None:
+        wanted.append(ending_within(duration_in("expiring_within", expiring_within), now))
+    certificates, cursor = listed(
+        CERTIFICATES,
+        services,
+        caller,
+        page,
+        {} if account_id is None else {"account_id": account_id},
+        lambda view: caller.limits.allow(view.id, view.domains),
+        wanted,
+    )
     return CertificateList([shown(view, now) for view in certificates], cursor, cursor is not None)
 
 
@@ -90,7 +136,12 @@ def get_certificate(certificate_id: FromPath[str], caller: FromToken, services: 
     return shown(_view(services, caller, certificate_id), services.clock.now())
 
 
-@get("/pki/certificates/{certificate_id:str}/pem", opt={"scope": "pki:read"}, responses=ERRORS, sync_to_thread=True)
+@get(
+    "/pki/certificates/{certificate_id:str}/pem",
+    opt={"scope": "pki:read"},
+    responses={**ERRORS, 304: KNOWN},
+    sync_to_thread=True,
+)
 def get_pem(
     certificate_id: FromPath[str],
     caller: FromToken,
@@ -107,7 +158,7 @@ def get_pem(
     etag = f'"{view.fingerprint_sha256}{"-pem" if bare else ""}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Accept"}
     answer: Response[Any]
-    if etag in request.headers.get("if-none-match", ""):
+    if is_known(etag, request.headers.getall("if-none-match", [])):
         answer = Response(None, status_code=304, headers=headers)
     elif bare:
         answer = Response(view.certificate_pem, media_type=PEM_FILE, headers=headers)
@@ -119,7 +170,7 @@ def get_pem(
 @post(
     "/pki/certificates/{certificate_id:str}/private-key",
     operation_class=WithOptionalBody,
-    opt={"scope": "pki:export"},
+    opt={"scope": "pki:export", "idempotent": False},
     responses=ERRORS,
     status_code=200,
     sync_to_thread=True,
@@ -178,6 +229,25 @@ def explain(certificate_id: FromPath[str], caller: FromToken, services: FromApp)
 
 
 @post(
+    "/pki/certificates/{certificate_id:str}/revoke",
+    operation_class=WithOptionalBody,
+    opt={"scope": "pki:admin"},
+    status_code=200,
+    responses=ERRORS,
+    sync_to_thread=True,
+)
+def revoke(
+    certificate_id: FromPath[str], caller: FromToken, services: FromApp, data: JSONBody[Revoke | None] = None
+) -> CertificateView:
+    """Revoked at the CA before the answer. The current version is replaced at once where it is renewed by itself."""
+    wanted = data or Revoke()
+    _view(services, caller, certificate_id)
+    with outside_call(services):
+        services.revocations.revoke(certificate_id, wanted.version, wanted.reason, caller)
+    return shown(_view(services, caller, certificate_id), services.clock.now())
+
+
+@post(
     "/pki/certificates/{certificate_id:str}/release-renewal",
     opt={"scope": "pki:admin"},
     status_code=200,
@@ -190,6 +260,14 @@ def release_renewal(
     """Lifts the breaker that holds its renewals; nothing happens where it does not."""
     services.renewals.release(certificate_id, data.reason, caller)
     return shown(_view(services, caller, certificate_id), services.clock.now())
+
+
+def _dns_name(text: str) -> str:
+    """Raises InvalidFields."""
+    try:
+        return normalise_dns_name(text)
+    except ValueError as problem:
+        raise InvalidFields(FieldProblem("domain", "invalid_name", str(problem))) from None
 
 
 def _view(services: Services, caller: Caller, certificate_id: str) -> CertificateView:

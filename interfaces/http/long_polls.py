@@ -11,18 +11,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-import structlog
-
-from application.errors import StoreUnavailable
 from domain.announcement import Announced
 from domain.errors import TooMany
 from domain.terms import Audience, Terms
+from interfaces.http.one_reader import OneReader
 from interfaces.http.problems import TooBusy
 
 MOST_WAITING = 5000
 MOST_WAITING_EACH = 10  # of one subscription
 PAGE = 500
-AGAIN_SECONDS = 1.0
 
 Read = Callable[[int, int], Sequence[Announced]]
 Asking = tuple[Terms, str]
@@ -30,8 +27,6 @@ Asking = tuple[Terms, str]
 
 StillSo = Callable[[Sequence[Asking]], frozenset[Asking]]
 """Those whose subscription still asks for just this, and whose token is still good."""
-
-log = structlog.get_logger()
 
 
 @dataclass(eq=False)
@@ -55,37 +50,34 @@ class LongPolls:
         self._read = read
         self._still_so = still_so
         self._threads = threads
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[_Waiter] = set()
         self._of_each: Counter[str] = Counter()
         self._audience = _KeptAudience()
-        self._has_grown = False
-        self._reader: asyncio.Task[None] | None = None
+        self._reader = OneReader(self._read_and_tell, lambda: bool(self._waiting))
         self.is_closed = False
 
     def wake(self) -> None:
         """The history has grown. From any thread."""
-        self._in_loop(self._grown)
+        self._reader.wake()
 
     def close(self) -> None:
         """Everybody is let go with nothing. From any thread."""
         self.is_closed = True
-        self._in_loop(self._release)
+        self._reader.call(self._release)
 
     async def wait(self, terms: Terms, upto: int, token_id: str, seconds: float) -> Sequence[Announced]:
         """What the terms ask for behind the position `upto`. Nothing when the time is over, or where it is better to look
         again: when the subscription changed meanwhile, or the token ended. Raises TooBusy, TooMany."""
-        self._loop = asyncio.get_running_loop()
         if self.is_closed:
             return ()
         if len(self._waiting) >= MOST_WAITING:
             raise TooBusy("too many polls wait here")
         if self._of_each[terms.subscription_id] >= MOST_WAITING_EACH:
             raise TooMany(f"{MOST_WAITING_EACH} polls of this subscription wait already")
-        waiter = _Waiter(terms, upto, token_id, self._loop.create_future())
+        waiter = _Waiter(terms, upto, token_id, asyncio.get_running_loop().create_future())
         self._waiting.add(waiter)
         self._of_each[terms.subscription_id] += 1
-        self._grown()  # it may have, before anybody waited
+        self._reader.attend()
         try:
             return await asyncio.wait_for(waiter.told, seconds)
         except TimeoutError:
@@ -96,34 +88,17 @@ class LongPolls:
             if not self._of_each[terms.subscription_id]:
                 del self._of_each[terms.subscription_id]
 
-    def _in_loop(self, call: Callable[[], None]) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call)
-
     def _release(self) -> None:
         for waiter in self._waiting:
             _tell(waiter, ())
 
-    def _grown(self) -> None:
-        self._has_grown = True
-        if self._waiting and (self._reader is None or self._reader.done()):
-            self._reader = asyncio.create_task(self._read_and_tell())
-
     async def _read_and_tell(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._has_grown and self._waiting:
-            self._has_grown = False
-            waiting = tuple(self._waiting)
-            try:
-                upto, told = await loop.run_in_executor(self._threads, self._find, waiting)
-            except StoreUnavailable as failure:
-                log.warning("store_unavailable", detail=failure.detail)
-                loop.call_later(failure.retry_after_seconds or AGAIN_SECONDS, self._grown)
-                return
-            for waiter in waiting:
-                waiter.upto = max(waiter.upto, upto)
-            for waiter, announced in told.items():
-                _tell(waiter, announced)
+        waiting = tuple(self._waiting)
+        upto, told = await asyncio.get_running_loop().run_in_executor(self._threads, self._find, waiting)
+        for waiter in waiting:
+            waiter.upto = max(waiter.upto, upto)
+        for waiter, announced in told.items():
+            _tell(waiter, announced)
 
     def _find(self, waiting: Sequence[_Waiter]) -> tuple[int, Mapping[_Waiter, Sequence[Announced]]]:
         """Up to which position was read, from the one on who has seen the least, and who is to be told what. In a
@@ -133,7 +108,7 @@ class LongPolls:
         if not page:
             return after, {}
         if len(page) == PAGE:
-            self._has_grown = True
+            self._reader.read_on()
         by_terms: dict[Terms, list[_Waiter]] = {}
         for waiter in waiting:
             by_terms.setdefault(waiter.terms, []).append(waiter)

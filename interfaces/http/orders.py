@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
-from litestar import Response, get, post
+from litestar import Request, Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody
 
@@ -16,8 +17,9 @@ from interfaces.http.bodies import Name, RequestBody
 from interfaces.http.pages import FromPage
 from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
-from interfaces.http.views import listed, one
-from projections.orders import ORDERS, OrderView
+from interfaces.http.views import listed, one, one_with_position
+from interfaces.http.waiting import Look, look_until_enough, require_wait
+from projections.orders import ORDERS, OrderView, Status
 
 
 class Issue(RequestBody, frozen=True):
@@ -74,7 +76,7 @@ def list_orders(
     caller: FromToken,
     services: FromApp,
     page: FromPage,
-    status: FromQuery[str | None] = None,
+    status: FromQuery[Status | None] = None,
     certificate_id: FromQuery[str | None] = None,
 ) -> OrderList:
     wanted = {"status": status, "certificate_id": certificate_id}
@@ -85,12 +87,29 @@ def list_orders(
     return OrderList(orders, cursor, cursor is not None)
 
 
-@get("/pki/acme/orders/{order_id:str}", opt={"scope": "pki:read"}, responses=ERRORS, sync_to_thread=True)
-def get_order(order_id: FromPath[str], caller: FromToken, services: FromApp) -> OrderView:
-    view = order_view(services, caller, order_id)
-    caller.require_certificate(view.certificate_id)
-    caller.require_names(view.domains)
-    return view
+@get("/pki/acme/orders/{order_id:str}", opt={"scope": "pki:read"}, responses=ERRORS)
+async def get_order(
+    order_id: FromPath[str],
+    request: Request[Any, Any, Any],
+    caller: FromToken,
+    services: FromApp,
+    wait: FromQuery[int] = 0,
+) -> OrderView:
+    """With `wait` the answer comes when status or phase has changed, at the latest after so many seconds (60 at most); at
+    once where nothing changes any more."""
+    require_wait(wait)
+    seen: list[OrderView] = []
+
+    def look() -> Look:
+        view, position = one_with_position(ORDERS, "order", services, caller, order_id)
+        caller.require_certificate(view.certificate_id)
+        caller.require_names(view.domains)
+        seen.append(view)
+        has_changed = (view.status, view.phase) != (seen[0].status, seen[0].phase)
+        return Look(position, has_changed or view.phase == "done")
+
+    await look_until_enough(request, services, caller, order_id, wait, look)
+    return seen[-1]
 
 
 @post(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,10 +16,10 @@ from domain.announcement import Announced
 from domain.errors import FieldProblem, InvalidFields
 from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import RequestBody
-from interfaces.http.problems import ERRORS, ClientGone
+from interfaces.http.problems import ERRORS
 from interfaces.http.subscriptions import READ
+from interfaces.http.waiting import LONGEST_WAIT_SECONDS, unless_gone
 
-LONGEST_WAIT_SECONDS = 60
 MOST_AT_ONCE = 1000
 
 
@@ -78,12 +78,17 @@ async def poll(
         if pending.events or loop.time() >= end:
             return _answer(pending.events, has_more=pending.has_more)
         waiting = services.long_polls.wait(pending.terms, pending.upto, caller.token_id, end - loop.time())
-        told = await _unless_gone(request, waiting)
+        told = await unless_gone(request, waiting)
         if told or services.long_polls.is_closed:
             return _answer(told[:max_events], has_more=len(told) > max_events)
 
 
-@post("/subscriptions/{subscription_id:str}/ack", opt={"scope": READ}, responses=ERRORS, status_code=200)
+@post(
+    "/subscriptions/{subscription_id:str}/ack",
+    opt={"scope": READ, "idempotent": False},
+    responses=ERRORS,
+    status_code=200,
+)
 async def acknowledge(
     subscription_id: FromPath[str], data: JSONBody[Acknowledge], caller: FromToken, services: FromApp
 ) -> Acknowledged:
@@ -105,23 +110,3 @@ def _answer(announced: Sequence[Announced], *, has_more: bool) -> Response[Polle
         }
     )
     return Response(body, media_type="application/json")  # type: ignore[arg-type]  # Polled, encoded
-
-
-async def _unless_gone(
-    request: Request[Any, Any, Any], waiting: Coroutine[Any, Any, Sequence[Announced]]
-) -> Sequence[Announced]:
-    """Nobody waits for a client that has hung up. Raises ClientGone then."""
-
-    async def hang_up() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    told, gone = asyncio.ensure_future(waiting), asyncio.ensure_future(hang_up())
-    try:
-        await asyncio.wait([told, gone], return_when=asyncio.FIRST_COMPLETED)
-        if told.done():
-            return told.result()
-        raise ClientGone
-    finally:
-        told.cancel()
-        gone.cancel()

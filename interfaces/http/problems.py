@@ -89,6 +89,11 @@ CONFLICT_CODES: Mapping[type[refusals.Refusal], str] = {
     refusals.NameInUse: "name_in_use",
     refusals.VersionConflict: "version_conflict",
     refusals.PrivateKeyNotStored: "private_key_not_stored",
+    refusals.OrderInProgress: "order_in_progress",
+    refusals.OrderAlreadyEnded: "version_conflict",
+    refusals.AlreadyRevoked: "already_revoked",
+    refusals.AccountInUse: "acme_account_in_use",
+    refusals.KeyChangeInProgress: "version_conflict",
 }
 
 SYNTAX_CODES = frozenset({"invalid_path", "invalid_secret_type", "invalid_duration", "invalid_cursor", "invalid_glob"})
@@ -115,14 +120,10 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(404, NOT_FOUND_CODES[error.kind], str(error))
         case refusals.InvalidFields():
             return _invalid_fields(error)
-        case refusals.NameInUse() | refusals.VersionConflict() | refusals.PrivateKeyNotStored():
-            return Problem(409, CONFLICT_CODES[type(error)], str(error))
         case refusals.TooMany():
             return Problem(429, "rate_limited", str(error), None, RETRY_AFTER_SECONDS)
-        case refusals.OrderInProgress():
-            return Problem(409, "order_in_progress", str(error), {"order_id": error.order_id})
-        case refusals.OrderAlreadyEnded():
-            return Problem(409, "version_conflict", str(error), {"order_id": error.order_id})
+        case refusals.Conflict() | refusals.OrderAlreadyEnded():
+            return _conflict(error)
         case refusals.CaLimitReached():
             limit = {"limit": error.bucket.limit, "refills_at": f"{error.ready_at:%Y-%m-%dT%H:%M:%SZ}"}
             return Problem(429, "backend_rate_limited", str(error), limit, error.retry_after_seconds)
@@ -143,6 +144,21 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(502, "backend_error", error.detail)
         case _:
             return None
+
+
+def _conflict(error: refusals.Conflict | refusals.OrderAlreadyEnded) -> Problem:
+    match error:
+        case refusals.AccountNotActive():
+            field = {"field": "account_id", "code": "not_active", "message": str(error)}
+            return Problem(422, "validation_error", str(error), {"fields": [field]})
+        case refusals.OrderInProgress() | refusals.OrderAlreadyEnded():
+            return Problem(409, CONFLICT_CODES[type(error)], str(error), {"order_id": error.order_id})
+        case refusals.AccountInUse():
+            return Problem(
+                409, CONFLICT_CODES[type(error)], str(error), {"certificate_ids": list(error.certificate_ids)}
+            )
+        case _:
+            return Problem(409, CONFLICT_CODES[type(error)], str(error))
 
 
 def _invalid_fields(error: refusals.InvalidFields) -> Problem:

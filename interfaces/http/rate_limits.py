@@ -68,6 +68,7 @@ def get_budget(account_id: FromPath[str], caller: FromToken, services: FromApp) 
     buckets = [
         _shown(bucket, levels.get(bucket, FULL), wanted.get(bucket, bucket.subject), reserved.count(bucket), now)
         for bucket in {**wanted, **levels}
+        if bucket in levels or bucket.limit in limits_of(ca) or bucket.limit == "unnamed"
     ]
     return BudgetView(
         account_id=account_id,
@@ -82,7 +83,6 @@ def get_budget(account_id: FromPath[str], caller: FromToken, services: FromApp) 
 
 def _wanted(services: Services, ca: str, account_id: str, lines: Sequence[CertificateView]) -> dict[Bucket, str]:
     """The buckets to show, and what each applies to in words."""
-    limits = limits_of(ca)
     wanted = {
         Bucket(ca, "new_registrations", ""): "",
         Bucket(ca, "new_orders", account_id): account_id,
@@ -92,7 +92,7 @@ def _wanted(services: Services, ca: str, account_id: str, lines: Sequence[Certif
         wanted[Bucket(ca, "certificates_per_set", set_digest(line.domains))] = " ".join(sorted(line.domains))
         for domain in services.rate_limits.registered_domains(line.domains):
             wanted[Bucket(ca, "certificates_per_domain", domain)] = domain
-    return {bucket: text for bucket, text in wanted.items() if bucket.limit in limits or bucket.limit == "unnamed"}
+    return wanted
 
 
 def _shown(bucket: Bucket, level: Level, text: str, reserved: int, now: datetime) -> BucketView:

@@ -15,13 +15,17 @@ from application.explanations import Explanations
 from application.orders import Orders
 from application.polling import Polling
 from application.ports import Clock, Ids
+from application.preflight import Preflight
 from application.rate_limits import RateLimits
 from application.renewals import Renewals
+from application.revocations import Revocations
 from application.secrets import Secrets
 from application.subscriptions import Subscriptions
 from application.tokens import Tokens
+from interfaces.http.changes import Changes
 from interfaces.http.long_polls import LongPolls
 from interfaces.http.metrics import Metrics
+from interfaces.postgres.idempotency_keys import PostgresIdempotencyKeys
 from interfaces.postgres.pool import Pool
 from interfaces.postgres.response_log import PostgresResponseLog
 
@@ -40,14 +44,18 @@ class Services:
     providers: DnsProviders
     accounts: Accounts
     orders: Orders
+    preflight: Preflight
     renewals: Renewals
     explanations: Explanations
+    revocations: Revocations
     rate_limits: RateLimits
     certificates: Certificates
     subscriptions: Subscriptions
     polling: Polling
     responses: PostgresResponseLog
+    idempotency: PostgresIdempotencyKeys
     long_polls: LongPolls
+    changes: Changes
     metrics: Metrics
     clock: Clock
     ids: Ids

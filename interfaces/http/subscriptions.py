@@ -16,10 +16,9 @@ from application.caller import Caller
 from application.rights import may_see, require_may_see
 from application.secret_value import SecretValue
 from application.wishes import DEFAULT_BUFFER, Changes, Wish
-from domain.durations import parse_duration
 from domain.errors import FieldProblem, InvalidFields
 from interfaces.http.authentication import FromApp, FromToken
-from interfaces.http.bodies import Name, RequestBody, WithOptionalBody
+from interfaces.http.bodies import Name, RequestBody, WithOptionalBody, duration_in
 from interfaces.http.outside import outside_call
 from interfaces.http.pages import FromPage
 from interfaces.http.problems import ERRORS
@@ -212,10 +211,7 @@ def rotate_secret(
 ) -> Response[Rotated]:
     """During the overlap deliveries are signed with both, the new one first."""
     wanted = data or RotateSecret()
-    try:
-        overlap = parse_duration(wanted.overlap)
-    except ValueError as problem:
-        raise InvalidFields(FieldProblem("overlap", "invalid_duration", str(problem))) from None
+    overlap = duration_in("overlap", wanted.overlap)
     generated, until = services.subscriptions.rotate_secret(subscription_id, _secret(wanted.secret), overlap, caller)
     rotated = Rotated(until.replace(microsecond=0), generated.reveal_text() if generated else None)
     return Response(rotated, headers={"Cache-Control": "no-store"})

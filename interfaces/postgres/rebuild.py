@@ -163,7 +163,8 @@ def _fold(pool: Pool, store: EventStore, decisions: Decisions, after: int) -> di
     """What is next for each aggregate that has an event after that position."""
     items = {}
     for aggregate_class, deciding in decisions.items():
-        with pool.connection() as connection:
+        with pool.connection() as connection, connection.transaction():
+            connection.execute("SET LOCAL statement_timeout = 0")
             subjects = connection.execute(SUBJECTS, [f"{aggregate_class.TOPIC}.", after]).fetchall()  # type: ignore[attr-defined]
         for (subject,) in subjects:
             aggregate = store.load(aggregate_class, subject)

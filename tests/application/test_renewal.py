@@ -186,7 +186,7 @@ def test_what_is_switched_off_is_not_renewed_but_told_of(world: World) -> None:
     assert len(line(world).versions) == 1
     assert len(told(world, Certificate.ExpiryNeared)) == 3
     assert len(told(world, Certificate.Expired)) == 1
-    assert world.todo == []
+    assert [item.process for item in world.todo] == ["account"]
 
 
 def test_what_is_switched_on_again_is_renewed_even_after_its_end(world: World) -> None:
@@ -339,3 +339,99 @@ def test_the_end_is_told_of_although_the_renewal_hangs(world: World) -> None:
     assert len(told(world, Certificate.Expired)) == 1
     step = next_step(line(world))
     assert not isinstance(step, TellOfEnd)
+
+
+# --- what once let a certificate lapse ---
+
+
+def test_a_certificate_that_was_no_good_is_not_taken_up_again(world: World) -> None:
+    until_due(world)
+    world.ca.knobs.certificate_fault = "wrong_names"
+    world.run_for(5 * MINUTE)
+    world.ca.knobs.certificate_fault = None
+    world.run_for(DAY)
+    assert len(line(world).versions) == 2
+
+
+def test_an_order_whose_chain_is_gone_is_taken_up_once(world: World) -> None:
+    until_due(world)
+    issued = len(world.ca.issued)
+    gone = CaRefused(Problem("about:blank", "gone"), 404)
+    world.calls.fail_while("ca.chain", lambda: len(world.ca.issued) == issued + 1, gone)
+    world.run_for(DAY)
+    assert len(line(world).versions) == 2
+    assert len(told(world, Order.Adopted)) == 1
+
+
+def test_an_order_that_was_adopted_is_not_taken_up_for_another_version(world: World) -> None:
+    until_due(world)
+    lost = [True]
+    world.calls.fail_while("ca.chain", lambda: bool(lost), CaRefused(Problem("about:blank", "gone"), 404))
+    world.run_for(MINUTE * 1.5)
+    lost.clear()
+    world.run_for(200 * DAY)
+    fingerprints = [version.fingerprint_sha256 for version in line(world).versions]
+    assert len(fingerprints) == len(set(fingerprints)) >= 4
+
+
+def test_an_order_that_hangs_makes_room_for_another_in_time(world: World) -> None:
+    until_due(world)
+    world.ca.knobs.processing_polls = -1
+    world.run_for(2 * DAY)
+    world.ca.knobs.processing_polls = 0
+    world.run_for(20 * DAY)
+    assert len(line(world).versions) == 2
+    assert not told(world, Certificate.Expired)
+
+
+def test_a_ca_that_fails_at_replacements_is_ordered_from_without(world: World) -> None:
+    until_due(world)
+    refusal = CaRefused(Problem(ERROR_NAMESPACE + "serverInternal", "replaces"), 400)
+    new_order = world.ca.new_order
+
+    def failing(account: object, names: object, profile: object, replaces: str | None = None) -> object:
+        if replaces is not None:
+            raise refusal
+        return new_order(account, names, profile, replaces)  # type: ignore[arg-type]
+
+    world.ca.new_order = failing  # type: ignore[assignment,method-assign]
+    world.run_for(3 * DAY)
+    assert len(line(world).versions) == 2
+    assert len(told(world, Certificate.RenewalFailed)) == 3
+
+
+def test_the_end_is_told_of_although_somebody_s_order_for_the_same_names_hangs() -> None:
+    world = World()
+    world.ca.knobs.certificate_lifetime = 2 * DAY
+    world.issued()
+    world.renew_by_itself()
+    until_due(world)
+    world.outage("ca.authorizations", 60 * DAY, CaUnavailable("502"))
+    world.place(line(world).account_id, *NAMES)
+    world.run_for(2 * DAY)
+    assert len(told(world, Certificate.ExpiryNeared)) == 3
+    assert len(told(world, Certificate.Expired)) == 1
+    assert not told(world, Certificate.RenewalBegan)
+
+
+def test_a_window_that_moves_with_each_asking_is_not_followed_each_time(world: World) -> None:
+    now = world.clock.now
+    world.ca.knobs.window = lambda _: RenewalInfo(now() + 20 * DAY, now() + 21 * DAY, retry_after_seconds=60)
+    world.run_for(5 * DAY)
+    assert len(told(world, Certificate.RenewalInfoSeen)) <= 22
+
+
+def test_load_that_the_ca_sheds_is_waited_out(world: World) -> None:
+    until_due(world)
+    world.ca.fail("finalize", CaUnavailable("Service busy; retry later.", 60))
+    world.run_for(HOUR)
+    assert len(line(world).versions) == 2
+    assert not told(world, Order.Throttled)
+
+
+def test_a_limit_that_is_met_after_the_order_is_no_end_of_it(world: World) -> None:
+    until_due(world)
+    world.ca.fail("order", CaThrottled(RATE_LIMITED, 60))
+    world.run_for(HOUR)
+    assert len(line(world).versions) == 2
+    assert not told(world, Order.Throttled)

@@ -198,6 +198,8 @@ class LedgerView:
         self.levels: dict[Bucket, Level] = {}
         self._cas: dict[str, str] = {}
         self._accounts: dict[str, str] = {}
+        self.renewing: dict[str, str] = {}
+        """By certificate line the account, of those that are renewed by themselves."""
         self.issued: defaultdict[tuple[str, str], list[datetime]] = defaultdict(list)
 
     def apply(self, recorded: Recorded) -> None:
@@ -209,11 +211,20 @@ class LedgerView:
                 self._cas[event.originator_id] = ca
             case Certificate.Issued(account_id=account_id):
                 self._accounts[event.originator_id] = account_id
+                self._switch(event.originator_id, on=event.auto_renew)
                 self._note(event)
+            case Certificate.AutoRenewalSwitched(on=on):
+                self._switch(event.originator_id, on=on)
             case Certificate.Renewed():
                 self._note(event)
             case _:
                 pass
+
+    def _switch(self, certificate_id: str, *, on: bool) -> None:
+        if on:
+            self.renewing[certificate_id] = self._accounts[certificate_id]
+        else:
+            self.renewing.pop(certificate_id, None)
 
     def _note(self, event: Certificate.Issued | Certificate.Renewed) -> None:
         ca = self._cas.get(self._accounts[event.originator_id], "")
@@ -254,6 +265,12 @@ class Views:
 
     def running_order(self, account_id: str, dns_names: Sequence[str]) -> str | None:
         return self._running_for(account_id, dns_names)
+
+    def renewing_through(self, account_id: str, most: int) -> Sequence[str]:
+        return [line for line, account in self._ledger.renewing.items() if account == account_id][:most]
+
+    def running_orders(self, account_id: str, most: int) -> Sequence[str]:
+        return [order_id for order_id, (account, _) in self._running.items() if account == account_id][:most]
 
     def failed_renewals(self, certificate_id: str, most: int) -> Sequence[str]:
         return [order_id for certificate, order_id in reversed(self._failed) if certificate == certificate_id][:most]

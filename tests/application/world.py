@@ -22,7 +22,8 @@ from application.explanations import Explanations
 from application.orders import Orders
 from application.polling import Polling
 from application.ports import TxtValue
-from application.process import delivery, issuance, renewal, renewal_info, upkeep
+from application.process import account_upkeep, delivery, issuance, renewal, renewal_info, upkeep
+from application.process.account_upkeep import AccountUpkeep
 from application.process.breaker import Breaker
 from application.process.delivery import Deliveries
 from application.process.fan_out import FanOut
@@ -40,6 +41,7 @@ from application.subscriptions import Subscriptions
 from application.tokens import Tokens
 from application.webhooks import Webhooks
 from application.wishes import Wish
+from domain.account import Account
 from domain.announcement import Announced, EventType
 from domain.certificate import Certificate, Version
 from domain.delivery import Delivery
@@ -92,8 +94,8 @@ class FakeCursor:
         self.executed += 1
 
 
-ENDLESS = (renewal.NAME, renewal_info.NAME)
-"""The processes that never come to an end: there is always a next renewal. They run where a test says so."""
+ENDLESS = (renewal.NAME, renewal_info.NAME, account_upkeep.NAME)
+"""The processes that never come to an end: there is always a next time. They run where a test says so."""
 
 
 class World:
@@ -118,6 +120,7 @@ class World:
         ca, resolver = self.calls.of("ca", self.ca), self.calls.of("resolver", self.resolver)
         views = self.calls.of("views", self.views)
         decisions: Decisions = {
+            Account: [account_upkeep.DECISION],
             Order: [issuance.DECISION],
             Certificate: [renewal.DECISION, renewal_info.DECISION],
             Delivery: [delivery.DECISION],
@@ -165,6 +168,7 @@ class World:
                 self.clock,
             ),
             upkeep.NAME: Upkeep(store, recorder, views, keys, self.clock),
+            account_upkeep.NAME: AccountUpkeep(store, recorder, self.accounts, keys, ca, self.clock),
             renewal.NAME: Renewal(store, recorder, self.renewals, self.clock),
             renewal_info.NAME: RenewalInfos(store, recorder, self.accounts, ca, lambda: self.chance, self.clock),
         }
@@ -173,7 +177,7 @@ class World:
     # --- time ---
 
     def renew_by_itself(self) -> None:
-        """From now on certificates are renewed when they are due."""
+        """From now on certificates are renewed when they are due, and accounts looked after."""
         self.running = tuple(self.processes)
 
     @property

@@ -18,7 +18,7 @@ from random import Random
 from domain.certificate import Certificate
 from domain.provenance import DEFAULT_TENANT
 from domain.subscription import Subscription
-from interfaces.http.polling import LONGEST_WAIT_SECONDS
+from interfaces.http.waiting import LONGEST_WAIT_SECONDS
 from interfaces.postgres.pool import open_pool
 from tests.projections.live import Live
 from tests.projections.story import BY, issued, version

@@ -91,6 +91,9 @@ class World:
     ari: bool = False
     """Whether it has renewal information."""
     looks_at_replaces: bool = False
+    changes_keys: bool = True
+    revokes_by_key: bool = True
+    """What some CAs do not do."""
     polls: int = 0
     dns_name: str = field(default_factory=lambda: f"{secrets.token_hex(6)}.acme.example")
 

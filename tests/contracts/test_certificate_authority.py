@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from application.errors import CaRefused
+from application.errors import CaRefused, CaUnavailable
 from application.ports import CaAccount, ExternalAccountBinding
 from application.secret_value import SecretValue
 from application.x509 import ari_id, ari_id_of, new_private_key
@@ -82,6 +83,8 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
             other_root,
             server.ca_bundle_pem,
             ari=isinstance(server, Acme2Certifier),
+            changes_keys=not isinstance(server, CaddyCa),
+            revokes_by_key=not isinstance(server, Acme2Certifier),
         )
 
 
@@ -297,3 +300,81 @@ def test_an_account_is_bound_to_an_external_one(
         with pytest.raises(CaRefused) as refusal:
             ca.register(pebble.directory_url, new_private_key("ec256"), "ops@acme.example", None, pebble.ca_bundle_pem)
         assert refusal.value.problem.name == "externalAccountRequired"
+
+
+# --- the life of an account -----------------------------------------------------------------------------------------
+
+
+def test_an_account_is_found_by_its_key_alone(world: World) -> None:
+    account = world.register()
+    find = world.ca.find_account
+    assert find(world.directory_url, account.key_pem, world.ca_bundle_pem) == account.account_url
+    assert find(world.directory_url, new_private_key("ec256"), world.ca_bundle_pem) is None
+
+
+def test_a_contact_is_changed(world: World) -> None:
+    account = world.register()
+    world.ca.update_account(account, "others@acme.example")
+    assert world.ca.new_order(account, [world.dns_name], None).status == "pending"
+
+
+def test_after_a_key_change_the_account_has_the_new_key_alone(world: World) -> None:
+    account, new_key = world.register(), new_private_key("ec384")
+    if not world.changes_keys:
+        with pytest.raises(CaRefused):
+            world.ca.change_key(account, new_key)
+        return
+    world.ca.change_key(account, new_key)
+    renewed = CaAccount(account.directory_url, account.account_url, new_key, account.ca_bundle_pem)
+    assert world.ca.new_order(renewed, [world.dns_name], None).status == "pending"
+    assert world.ca.find_account(world.directory_url, new_key, world.ca_bundle_pem) == account.account_url
+    assert world.ca.find_account(world.directory_url, account.key_pem, world.ca_bundle_pem) is None
+    with pytest.raises(CaRefused):
+        world.ca.new_order(account, [world.dns_name], None)
+
+
+def test_a_key_that_another_account_has_is_not_taken(world: World) -> None:
+    account, other = world.register(), world.register()
+    with pytest.raises((CaRefused, CaUnavailable)):  # Pebble calls it an error of its own
+        world.ca.change_key(account, other.key_pem)
+    assert world.ca.new_order(account, [world.dns_name], None).status == "pending"
+
+
+def test_a_deactivated_account_orders_nothing_more(world: World) -> None:
+    account = world.register()
+    world.ca.deactivate_account(account)
+    with pytest.raises(CaRefused) as order:
+        world.ca.new_order(account, [world.dns_name], None)
+    assert order.value.problem.name in {"unauthorized", "accountDoesNotExist"}
+
+
+# --- revoking -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_its_own_key", [False, True], ids=["by the account", "by its own key"])
+def test_a_certificate_is_revoked_once(world: World, *, by_its_own_key: bool) -> None:
+    account, key = world.register(), ec.generate_private_key(ec.SECP256R1())
+    chain_pem = world.ca.chain(account, world.issue(account, key, [world.dns_name]), None)
+    key_pem = pem_of(key) if by_its_own_key else None
+    if by_its_own_key and not world.revokes_by_key:
+        with pytest.raises(CaRefused):
+            world.ca.revoke(account, chain_pem, 4, key_pem)
+        return
+    world.ca.revoke(account, chain_pem, 4, key_pem)
+    with pytest.raises(CaRefused) as again:
+        world.ca.revoke(account, chain_pem, 4, key_pem)
+    assert again.value.problem.name == "alreadyRevoked"
+
+
+def test_a_certificate_of_another_account_is_not_revoked(world: World) -> None:
+    account, other, key = world.register(), world.register(), ec.generate_private_key(ec.SECP256R1())
+    chain_pem = world.ca.chain(account, world.issue(account, key, [world.dns_name]), None)
+    with pytest.raises(CaRefused):
+        world.ca.revoke(other, chain_pem, 1)
+    with pytest.raises(CaRefused):
+        world.ca.revoke(other, chain_pem, 1, new_private_key("ec256"))
+
+
+def pem_of(key: ec.EllipticCurvePrivateKey) -> SecretValue:
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return SecretValue(key.private_bytes(serialization.Encoding.PEM, *form))

@@ -52,6 +52,7 @@ FIELDS: dict[EventType, list[str]] = {
     ],
     "certificate.expiring": ["certificate_id", "domains", "not_after", "days_remaining", "threshold"],
     "certificate.expired": ["certificate_id", "version", "domains", "serial_number"],
+    "certificate.revoked": ["certificate_id", "version", "domains", "serial_number", "reason", "revoked_by"],
     "order.invalid": ["order_id", "domains", "error"],
 }
 
@@ -70,6 +71,8 @@ def world() -> World:
     world.renewal_of(first)
     world.run_until_quiet()
     certificate = world.certificate(first)
+    certificate.revoke(1, "superseded", world.clock.now())
+    world.store.record(certificate, by=of_process("issuance", OWNER.provenance, certificate.id, 1))
     for at in (certificate.current.not_after - timedelta(days=6), certificate.current.not_after):
         certificate.near_expiry(at) if at < certificate.current.not_after else certificate.expire(at)
         world.store.record(certificate, by=of_process("issuance", OWNER.provenance, certificate.id, 1))

@@ -136,7 +136,7 @@ def test_failed_renewals_are_counted_and_told() -> None:
     certificate.renewal_failed("acme_order_2", DOWN, LATER)
     certificate.renewal_failed("acme_order_3", DOWN, LATER)
     told = {"dns_names": certificate.dns_names, "error": DOWN, "not_after": FIRST.not_after}
-    in_1, in_10 = (LATER + timedelta(minutes=minutes) for minutes in (1, 10))
+    in_1, in_10 = (max(FIRST.plan.at, LATER + timedelta(minutes=minutes)) for minutes in (1, 10))
     assert recorded(certificate, LATER) == [
         (Certificate.RenewalFailed, {"order_id": "acme_order_2", "attempt": 1, "next_attempt_at": in_1, **told}),
         (Certificate.RenewalFailed, {"order_id": "acme_order_3", "attempt": 2, "next_attempt_at": in_10, **told}),

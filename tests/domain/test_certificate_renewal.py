@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from domain.certificate import Certificate, Renewing, Suggestion
-from domain.errors import OrderInProgress
+from domain.errors import AlreadyRevoked, NotFound, OrderInProgress
 from domain.order import OrderError
 from domain.rate_limit import LETS_ENCRYPT, Bucket
 from domain.renewal import Plan, Window
@@ -100,7 +100,10 @@ def test_a_renewal_is_begun_once_for_a_version(at: datetime, *, in_window: bool)
     certificate.begin_renewal("acme_order_2", "ari", at, automatic=True)
     fields = {"version": 1, "order_id": "acme_order_2", "reason": "ari", "automatic": True, "in_window": in_window}
     assert recorded(certificate, at) == [(Certificate.RenewalBegan, fields)]
-    assert (certificate.renewing, certificate.next_renewal) == (Renewing("acme_order_2", automatic=True), None)
+    assert (certificate.renewing, certificate.next_renewal) == (
+        Renewing("acme_order_2", automatic=True, began_at=at),
+        None,
+    )
     with pytest.raises(OrderInProgress) as refusal:
         certificate.begin_renewal("acme_order_3", "ari", at, automatic=True)
     assert refusal.value.order_id == "acme_order_2"
@@ -120,7 +123,7 @@ def test_a_failure_puts_the_next_attempt_off_and_ends_the_renewal() -> None:
         certificate.begin_renewal(f"acme_order_{attempt}", "ari", at, automatic=True)
         certificate.renewal_failed(f"acme_order_{attempt}", DOWN, at)
         _, (_, fields) = recorded(certificate, at)
-        assert (fields["attempt"], fields["next_attempt_at"]) == (attempt, at + after)
+        assert (fields["attempt"], fields["next_attempt_at"]) == (attempt, max(at + after, SUGGESTED.renew_at))
         assert certificate.next_renewal == Plan(max(at + after, SUGGESTED.renew_at), "ari")
         at += after
 
@@ -144,8 +147,10 @@ def test_a_rate_limit_puts_it_off_and_is_told_once() -> None:
     until = WINDOW.end + DAY
     for _ in range(2):
         certificate.postpone_renewal(BUCKET, until, NOW)
-    assert recorded(certificate, NOW) == [(Certificate.RenewalPostponed, {"until": until, "bucket": BUCKET})]
-    assert certificate.next_renewal == Plan(until, "ari")
+    ((event, fields),) = recorded(certificate, NOW)
+    assert (event, fields["bucket"]) == (Certificate.RenewalPostponed, BUCKET)
+    assert until <= fields["until"] < until + 10 * MINUTE
+    assert certificate.next_renewal == Plan(fields["until"], "ari")
 
 
 # --- the breaker ---
@@ -248,7 +253,56 @@ def test_the_end_is_told_once_and_a_new_version_begins_anew() -> None:
         certificate.expire(FIRST.not_after)
     fields = {"version": 1, "dns_names": certificate.dns_names, "serial_number": "04aa"}
     assert recorded(certificate, FIRST.not_after) == [(Certificate.Expired, fields)]
-    certificate.near_expiry(FIRST.not_after)
+    for _ in range(2):
+        certificate.near_expiry(FIRST.not_after)
     assert recorded(certificate, FIRST.not_after) == []
     certificate.renew(SECOND, "ari", FIRST.not_after)
     assert (certificate.has_expired, certificate.warned) == (False, None)
+
+
+# --- revoking ---
+
+
+def test_the_current_version_is_revoked_once_and_renewed_at_once() -> None:
+    certificate = suggested()
+    certificate.revoke(1, "key_compromise", NOW)
+    fields = {
+        "version": 1,
+        "dns_names": certificate.dns_names,
+        "serial_number": "04aa",
+        "reason": "key_compromise",
+        "next_renewal": Plan(NOW, "revoked"),
+    }
+    assert recorded(certificate, NOW) == [(Certificate.Revoked, fields)]
+    assert certificate.next_renewal == Plan(NOW, "revoked")
+    with pytest.raises(AlreadyRevoked):
+        certificate.revoke(1, "superseded", NOW)
+    certificate.see_renewal_info(replace(SUGGESTED, window=Window(NOW, NOW + HOUR)), None, NOW + DAY, NOW)
+    assert certificate.next_renewal == Plan(NOW, "revoked")
+
+
+def test_neither_the_breaker_nor_a_failure_before_puts_the_replacement_off() -> None:
+    certificate = issued()
+    renew_by_itself(certificate, NOW)
+    certificate.hold_renewal(NOW)
+    certificate.revoke(2, "superseded", NOW)
+    assert certificate.next_renewal == Plan(NOW, "revoked")
+    assert not certificate.hold_renewal(NOW)
+
+
+def test_an_older_version_is_revoked_without_a_replacement() -> None:
+    certificate = issued()
+    certificate.renew(SECOND, "requested", NOW)
+    certificate.revoke(1, "superseded", NOW)
+    assert certificate.next_renewal == certificate.plan == SECOND.plan
+    with pytest.raises(NotFound):
+        certificate.revoke(3, "superseded", NOW)
+
+
+def test_the_next_version_is_not_revoked() -> None:
+    certificate = issued()
+    certificate.revoke(1, "superseded", NOW)
+    certificate.renew(SECOND, "revoked", NOW)
+    assert certificate.next_renewal == SECOND.plan
+    certificate.revoke(2, "superseded", NOW)
+    assert certificate.revoked_versions == (1, 2)

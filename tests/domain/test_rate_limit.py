@@ -23,10 +23,11 @@ from domain.rate_limit import (
     Level,
     after,
     available,
-    bucket_named_in,
+    buckets_named_in,
     cost_of,
     entries_after_failure,
     entries_after_success,
+    entries_when_placed,
     limits_of,
     ready_at,
     set_digest,
@@ -184,8 +185,8 @@ def test_the_ca_s_words_are_obeyed_where_its_limits_are_not_known() -> None:
     bucket = Bucket(OTHER_CA, "unnamed", ACCOUNT)
     level = after(FULL, Entry(bucket, "blocked", NOW + HOUR), NOW)
     assert ready_at(bucket, level) == NOW + HOUR
-    earlier = after(level, Entry(bucket, "blocked", NOW + HOUR / 2), NOW)
-    assert ready_at(bucket, earlier) == NOW + HOUR
+    latest = after(level, Entry(bucket, "blocked", NOW + HOUR / 2), NOW)
+    assert ready_at(bucket, latest) == NOW + HOUR / 2  # its last word is right
     assert ready_at(bucket, FULL) is None
 
 
@@ -193,10 +194,16 @@ def test_a_success_ends_a_row_of_failures() -> None:
     consecutive = FAILURES[1]
     level = taken(consecutive, 1152)
     assert available(level, limits_of(LETS_ENCRYPT)["consecutive_failed_authorizations"], NOW) == 0
-    (entry,) = entries_after_success(LETS_ENCRYPT, ACCOUNT, NAMES[:2])
+    *_, entry = entries_after_success(LETS_ENCRYPT, ACCOUNT, (), NAMES[:2])
     assert entry == Entry(consecutive, "reset")
     assert after(level, entry, NOW) == FULL
-    assert entries_after_success(OTHER_CA, ACCOUNT, NAMES) == ()
+    assert entries_after_success(OTHER_CA, ACCOUNT, (), NAMES) == ()
+
+
+def test_a_renewal_is_exempt_from_the_check_of_the_set_and_counted_for_it_all_the_same() -> None:
+    exempt, charged = (entries_after_success(LETS_ENCRYPT, ACCOUNT, charges, NAMES) for charges in ((), (PER_SET,)))
+    assert Entry(PER_SET, "taken") in exempt
+    assert list(charged).count(Entry(PER_SET, "taken")) == 1
 
 
 # --- how an order ends ---
@@ -208,23 +215,35 @@ def effects(*failed: str, ordered: bool, issued: bool) -> list[tuple[str, str]]:
     return [(entry.effect, entry.bucket.limit) for entry in entries]
 
 
-CERTIFICATES = [("returned", "certificates_per_domain")] * 2 + [("returned", "certificates_per_set")]
+CERTIFICATES = [("taken", "certificates_per_domain")] * 2 + [("taken", "certificates_per_set")]
 
 
 def test_an_order_that_never_reached_the_ca_has_cost_nothing() -> None:
-    assert effects(ordered=False, issued=False) == [("returned", "new_orders"), *CERTIFICATES]
+    assert effects(ordered=False, issued=False) == [("returned", "new_orders")]
 
 
 def test_an_order_without_a_certificate_has_cost_an_order_and_each_failure() -> None:
     failures = [("taken", "failed_authorizations"), ("taken", "consecutive_failed_authorizations")]
-    assert effects("*.shop.acme.example", "shop.acme.example", ordered=True, issued=False) == CERTIFICATES + failures
+    assert effects("*.shop.acme.example", "shop.acme.example", ordered=True, issued=False) == failures
 
 
 def test_a_certificate_that_was_issued_and_refused_here_is_counted_there() -> None:
-    assert effects(ordered=True, issued=True) == []
+    assert effects(ordered=True, issued=True) == CERTIFICATES
+
+
+def test_an_order_is_counted_when_it_is_placed_and_a_certificate_when_it_is_issued() -> None:
+    charges = cost_of("new", LETS_ENCRYPT, ACCOUNT, NAMES, DOMAINS).taken
+    assert entries_when_placed(charges) == (Entry(ORDERS, "taken"),)
+    counted = [entry.bucket for entry in entries_after_success(LETS_ENCRYPT, ACCOUNT, charges, NAMES)]
+    assert counted[:3] == [*PER_DOMAIN, PER_SET]
 
 
 # --- what the CA says ---
+
+PAUSED = (
+    "Your account is temporarily prevented from requesting certificates for shop.acme.example and possibly others. "
+    "Please visit: https://portal.example/sfe/v1/unpause?jwt=x"
+)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +263,7 @@ def test_a_certificate_that_was_issued_and_refused_here_is_counted_there() -> No
         ("too many certificates (5) already issued for this exact set of identifiers in the last 168h0m0s", PER_SET),
         ('too many failed authorizations (5) for "shop.acme.example" in the last 1h0m0s', FAILURES[0]),
         (
-            'Your account is temporarily prevented from requesting certificates for "shop.acme.example": paused',
+            PAUSED,
             FAILURES[1],
         ),
         ("too many new registrations (10) from this IP address in the last 3h0m0s", None),
@@ -256,4 +275,18 @@ def test_a_certificate_that_was_issued_and_refused_here_is_counted_there() -> No
 def test_which_limit_was_met_is_read_from_the_words(text: str, bucket: Bucket | None) -> None:
     wanted = bucket or Bucket(LETS_ENCRYPT, "new_registrations", "")
     problem = Problem(ERROR_NAMESPACE + "rateLimited", text)
-    assert bucket_named_in(problem, LETS_ENCRYPT, ACCOUNT, NAMES) == wanted
+    assert list(buckets_named_in(problem, LETS_ENCRYPT, ACCOUNT, NAMES)) == [wanted]
+
+
+def test_each_paused_name_has_a_bucket_of_its_own() -> None:
+    text = (
+        "Your account is temporarily prevented from requesting certificates for a.example, b.example. Please visit: x"
+    )
+    found = buckets_named_in(Problem(ERROR_NAMESPACE + "rateLimited", text), LETS_ENCRYPT, ACCOUNT, NAMES)
+    assert [bucket.subject for bucket in found] == [f"{ACCOUNT} a.example", f"{ACCOUNT} b.example"]
+
+
+def test_a_name_in_the_words_is_no_limit() -> None:
+    text = 'too many certificates (50) already issued for "consecutive.example" in the last 168h0m0s'
+    (found,) = buckets_named_in(Problem(ERROR_NAMESPACE + "rateLimited", text), LETS_ENCRYPT, ACCOUNT, NAMES)
+    assert found == Bucket(LETS_ENCRYPT, "certificates_per_domain", "consecutive.example")

@@ -14,6 +14,7 @@ from domain.renewal import (
     Plan,
     Window,
     ask_again_after,
+    call_off_at,
     draw,
     fraction_of,
     held_until,
@@ -119,7 +120,8 @@ def test_the_instant_lies_in_what_is_left_of_the_window_and_is_now_when_it_is_ov
 
 def test_instants_are_spread_evenly_over_the_window() -> None:
     window = Window(BEGIN, BEGIN + 4 * DAY)
-    assert [draw(window, fraction, BEGIN) for fraction in (0.0, 0.25, 0.5)] == [BEGIN, BEGIN + DAY, BEGIN + 2 * DAY]
+    drawn = [draw(window, fraction, BEGIN) - BEGIN for fraction in (0.0, 0.25, 0.5, 1.0)]
+    assert drawn == [each * 0.98 for each in (timedelta(), DAY, 2 * DAY, 4 * DAY)]  # early enough to arrive in it
 
 
 @pytest.mark.parametrize(
@@ -210,3 +212,21 @@ def test_what_is_renewed_in_time_is_never_told_to_near_its_end(length: timedelta
     assert befores == sorted(befores, reverse=True)
     half_width_of_a_suggestion = length / 100
     assert all(at > lifetime.window.end + half_width_of_a_suggestion for _, at in warnings(lifetime))
+
+
+@pytest.mark.parametrize(
+    ("length", "begun_with", "takes"),
+    [
+        (90 * DAY, 30 * DAY, 15 * DAY),
+        (160 * HOUR, 80 * HOUR, 40 * HOUR),
+        (2 * DAY, DAY, 12 * HOUR),
+        (119 * SECOND, 59 * SECOND, 30 * SECOND),
+        (90 * DAY, -DAY, 7.5 * DAY),
+    ],
+)
+def test_an_order_is_called_off_while_there_is_time_for_another(
+    length: timedelta, begun_with: timedelta, takes: timedelta
+) -> None:
+    lifetime = lasting(length)
+    began_at = lifetime.not_after - begun_with
+    assert call_off_at(began_at, lifetime) == began_at + takes

@@ -156,7 +156,7 @@ def test_a_problem_is_seen_under_a_wrong_content_type(stage: Stage) -> None:
     ("answer", "retry_after_seconds"),
     [
         (problem_answer("rateLimited", 429, {"Retry-After": "120"}), 120),
-        (problem_answer("rateLimited", 503, {"Retry-After": "0"}), 0),
+        (problem_answer("rateLimited", 403, {"Retry-After": "0"}), 0),
         (problem_answer("malformed", 429), None),
         (Answer(429, {"Retry-After": "9" * 400}, b"slow down"), 86400),
         (problem_answer("rateLimited", 429, {"Retry-After": "9" * 400}), 8 * 86400),

@@ -273,11 +273,11 @@ def test_a_server_that_must_not_be_dialled_has_not_seen_the_value(world: World) 
 def test_a_server_without_a_way_to_it_does_not_hold_back_where_another_can_be_asked(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolver_module, "_has_route", lambda address: address == LOOPBACK)
+    monkeypatch.setattr(resolver_module, "has_route", lambda address: address == LOOPBACK)
     world.resolve(with_txt())
     world.serve(LOOPBACK, with_txt("value"))
     assert world.unseen() == []
-    monkeypatch.setattr(resolver_module, "_has_route", lambda _address: False)
+    monkeypatch.setattr(resolver_module, "has_route", lambda _address: False)
     assert world.unseen(timeout=0.2) == world.missing_at(SECOND)
 
 
@@ -286,7 +286,7 @@ def test_a_machine_without_ipv6_has_no_route_there(monkeypatch: pytest.MonkeyPat
         raise OSError(f"address family {family} is not supported")
 
     monkeypatch.setattr("socket.socket", unsupported)
-    assert not resolver_module._has_route("2001:db8::1")
+    assert not resolver_module.has_route("2001:db8::1")
 
 
 @pytest.mark.parametrize("name", ["_acme-challenge." + "x." * 120 + "example", "a..b", "x" * 64])
@@ -296,7 +296,7 @@ def test_a_name_that_is_none_is_a_failure(name: str) -> None:
 
 
 def test_a_zone_with_very_many_servers_is_asked_at_some_of_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolver_module, "_has_route", lambda _address: True)
+    monkeypatch.setattr(resolver_module, "has_route", lambda _address: True)
     servers = "".join(f"@ 60 IN NS many{n}\n" for n in range(40))
     addresses = "".join(f"many{n} 60 IN A 192.0.2.{n}\nmany{n} 60 IN A 198.51.100.{n}\n" for n in range(40))
     more = "".join(f"many{n} 60 IN A 203.0.113.{n}\n" for n in range(40))

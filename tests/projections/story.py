@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from application.event_store import Decisions, EventStore
-from application.process import delivery, issuance, renewal, renewal_info, upkeep
+from application.process import account_upkeep, delivery, issuance, renewal, renewal_info, upkeep
 from domain.access import private_key_read, request_refused, secret_read, subscription_tested
-from domain.account import Account, Offer, Profile
+from domain.account import Account, AccountKey, Offer, Profile
 from domain.acknowledgement import acknowledged, rewound
 from domain.acme import AuthorizationObject, ChallengeObject, OrderObject, Problem, Subproblem
 from domain.announcement import EventType
@@ -31,6 +31,7 @@ TENANT, OTHER_TENANT = "tnt_default", "tnt_2"
 BY = Provenance(TENANT, "token", "tok_1", "req_1", source_ip="192.0.2.1", user_agent="curl/8")
 BY_OTHER = Provenance(OTHER_TENANT, "operator", "root")
 DECISIONS: Decisions = {
+    Account: [account_upkeep.DECISION],
     Order: [issuance.DECISION],
     Certificate: [renewal.DECISION, renewal_info.DECISION],
     Delivery: [delivery.DECISION],
@@ -87,6 +88,7 @@ class Story:
         self._store.record(connected, by=BY)
         connected.verified(["a.example"], self.now())
         self._store.record(connected, by=BY)
+        self._tell_of_an_account()
         revoked = self._store.load(Token, self.id("tok", 2))
         revoked.revoke(self.now())
         self._store.record(revoked, by=BY_OTHER)
@@ -95,6 +97,29 @@ class Story:
         secret.add_version("json", {"owner": "me"}, "sealed_2", self.now())
         secret.add_version("json", {"owner": "you"}, "sealed_3", self.now())
         self._store.record(secret, by=BY)
+
+    def _tell_of_an_account(self) -> None:
+        """Of two: through everything, to its end; and one whose key is being changed in the end."""
+        gone = self._store.load(Account, self.id("acme_account", 2))
+        steps: Sequence[Callable[[], None]] = (
+            lambda: gone.change_contact("others@a.example", self.now()),
+            lambda: gone.see_offer(Offer(False, (), True, ()), self.now()),
+            lambda: gone.begin_key_change(AccountKey("sealed_9", "thumb 2"), self.now()),
+            lambda: gone.key_changed(self.now()),
+            lambda: gone.begin_key_change(AccountKey("sealed_10", "thumb 3"), self.now()),
+            lambda: gone.key_change_failed(CAA, self.now()),
+            lambda: gone.keys_destroyed(("sealed_1", "sealed_10"), self.now()),
+            lambda: gone.require_action(CAA, self.now()),
+            lambda: gone.lose(CAA, self.now()),
+            lambda: gone.restore(self.now()),
+            lambda: gone.deactivate(self.now()),
+        )
+        for do in steps:
+            do()
+            self._store.record(gone, by=BY_OTHER)
+        changing = self._store.load(Account, self.id("acme_account"))
+        changing.begin_key_change(AccountKey("sealed_11", "thumb 4"), self.now())
+        self._store.record(changing, by=BY)
 
     def tell_of_an_issued_order(self) -> None:
         order = self._placed(1, 1)
@@ -168,6 +193,7 @@ class Story:
             lambda: certificate.renew(version(2, order.id), "ari", self.now()),
             lambda: certificate.hold_renewal(self.now()),
             lambda: certificate.release_renewal("looked into", self.now()),
+            lambda: certificate.revoke(1, "superseded", self.now()),
             lambda: certificate.near_expiry(certificate.current.not_after - timedelta(days=20)),
             lambda: certificate.expire(certificate.current.not_after),
         )

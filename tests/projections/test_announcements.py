@@ -176,7 +176,7 @@ def test_the_body_says_what_the_contract_says(pool: Pool) -> None:
         "attempt": 1,
         "error": {"code": "caa_forbids", "message": "CAA forbids it"},
         "retry_after": 60,
-        "next_attempt_at": "2026-03-01T10:34:15.123456Z",
+        "next_attempt_at": f"{version(2, '').plan.at:%Y-%m-%dT%H:%M:%SZ}",
         "not_after": "2026-08-28T10:30:15Z",
         "days_remaining": 179,
     }

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec.structs import replace
@@ -14,7 +14,10 @@ from projections.certificates import (
     RenewalErrorView,
     RenewalView,
     VersionView,
+    ending_within,
+    good_for,
     shown,
+    with_status,
 )
 from tests.projections.folding import apply, document, recorded
 from tests.projections.story import BEGIN, ISSUER, LEAF, OTHER_TENANT, TENANT, issued, version
@@ -57,7 +60,7 @@ def test_a_failed_renewal_is_shown_until_the_next_version_comes(pool: Pool) -> N
 
     error = RenewalErrorView("provider_error", "no access", "acme_order_8")
     failing = CERTIFICATES.one(pool, TENANT, "cert_1")
-    again = (NOW + timedelta(minutes=10)).replace(microsecond=0)
+    again = max(NOW + timedelta(minutes=10), version(1, "").plan.at).replace(microsecond=0)
     assert failing == replace(before, renewal=RenewalView(again, "retry", last_error=error, attempts=2))
 
     certificate.renew(version(2, "acme_order_2"), "manual", NOW)
@@ -110,3 +113,30 @@ def test_no_pem_is_given_to_another_tenant_or_of_a_version_that_is_not_there(poo
     assert CERTIFICATE_PEMS.one(pool, OTHER_TENANT, "cert_1", None) is None
     assert CERTIFICATE_PEMS.one(pool, TENANT, "cert_1", 2) is None
     assert CERTIFICATE_PEMS.one(pool, TENANT, "cert_2", None) is None
+
+
+MANY = """
+INSERT INTO certificates (id, tenant_id, first_position, position, document, account_id, dns_names, status,
+    names_digest, not_before, not_after)
+SELECT 'cert_' || n, CASE n % 50 WHEN 7 THEN 'tnt_default' ELSE 'tnt_' || n % 50 END, n, n,
+    json_build_object('as_large_as', repeat(md5(n::text), 40)), 'acme_account_1', ARRAY['www' || n || '.a.example'], 'active', '',
+    now(), now() + (n - 10000) * interval '1 hour'
+FROM generate_series(1, 20000) n
+"""
+
+
+def test_neither_names_nor_ends_are_looked_for_in_all_certificates(pool: Pool) -> None:
+    now = datetime.now(UTC)
+    with pool.connection() as connection:
+        connection.execute(MANY)
+        connection.execute("ANALYZE certificates")
+        for condition, index in (
+            (good_for("www7.a.example"), "certificates_dns_names"),
+            (ending_within(DAYS, now), "_end on certificates"),
+            (with_status("expired", now), "certificates_tenant_end"),
+        ):
+            query = f"EXPLAIN SELECT document FROM certificates WHERE tenant_id = %s AND {condition.sql}"
+            rows = connection.execute(query.encode(), [TENANT, *condition.values]).fetchall()
+            plan = "\n".join(line for (line,) in rows)
+            assert index in plan
+            assert "Seq Scan" not in plan

@@ -149,7 +149,10 @@ def test_what_is_missing_is_applied_and_the_views_are_built(old: Pool) -> None:
     assert done == [
         *(f"applied {name}" for name in later),
         *(f"built {view.name}" for view in (*INLINE, *FOLLOWING)),
-        *(f"began {process}" for process in ("delivery", "issuance", "renewal", "renewal_info", "subscription")),
+        *(
+            f"began {process}"
+            for process in ("account", "delivery", "issuance", "renewal", "renewal_info", "subscription")
+        ),
     ]
     assert "0004_lanes_and_responses.sql" in later
     assert is_migrated(old, DECISIONS)

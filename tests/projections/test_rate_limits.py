@@ -27,23 +27,30 @@ def levels(pool: Pool, *buckets: Bucket) -> list[Level]:
     return [found.get(bucket, FULL) for bucket in buckets]
 
 
-def test_a_placed_order_takes_its_charges(pool: Pool) -> None:
-    apply(pool, RATE_LIMITS, recorded(placed("acme_order_1", BEGIN, "cert_1")))
-    assert levels(pool, ORDERS_BUCKET, PER_SET) == [
-        Level(BEGIN + REFILL["new_orders"]),
-        Level(BEGIN + REFILL["certificates_per_set"]),
-    ]
+def test_an_order_is_counted_when_it_is_placed_and_a_certificate_when_it_is_issued(pool: Pool) -> None:
+    order = placed("acme_order_1", BEGIN, "cert_1")
+    apply(pool, RATE_LIMITS, recorded(order))
+    assert levels(pool, ORDERS_BUCKET, PER_SET) == [Level(BEGIN + REFILL["new_orders"]), FULL]
+    order.complete(1, BEGIN + timedelta(hours=1))
+    apply(pool, RATE_LIMITS, recorded(order, after=10))
+    issued_at = BEGIN + timedelta(hours=1)
+    assert levels(pool, PER_SET) == [Level(issued_at + REFILL["certificates_per_set"])]
 
 
-def test_an_order_that_fails_gives_back_and_counts_its_failures(pool: Pool) -> None:
+def test_an_order_that_fails_gives_back_what_the_ca_never_saw_and_counts_its_failures(pool: Pool) -> None:
     order = placed("acme_order_1", BEGIN, "cert_1")
     problem = Problem(ERROR_NAMESPACE + "unauthorized", "wrong value")
     at_name = ErrorAtName("*.a.example", "challenge_failed", "wrong value", problem)
-    order.fail(OrderError("challenge_failed", "wrong value"), BEGIN + timedelta(hours=1), [at_name])
+    error = OrderError("challenge_failed", "wrong value")
+    order.fail(error, BEGIN + timedelta(hours=1), [at_name], lost_names=["*.a.example"])
     apply(pool, RATE_LIMITS, recorded(order))
     failures = Bucket(CA, "failed_authorizations", f"{ACCOUNT} a.example")
     hour_later = BEGIN + timedelta(hours=1)
-    assert levels(pool, PER_SET, failures) == [Level(BEGIN), Level(hour_later + REFILL["failed_authorizations"])]
+    assert levels(pool, ORDERS_BUCKET, PER_SET, failures) == [
+        Level(BEGIN),
+        FULL,
+        Level(hour_later + REFILL["failed_authorizations"]),
+    ]
     shown = RATE_LIMITS.failures_of(pool, CA, ACCOUNT, 10)
     assert all(bucket.subject == f"{ACCOUNT} a.example" for bucket in shown)
 

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from application.event_store import Taken
-from application.process import delivery, issuance, renewal, renewal_info, upkeep
+from application.process import delivery, issuance, upkeep
 from application.process.issuance import next_step
 from application.process.todo import Claim, Decision, Step
 from domain.order import Order
@@ -268,7 +268,7 @@ def test_a_list_that_was_emptied_comes_back(told: Live) -> None:
     replace_todo(told.pool, told.store, DECISIONS)
 
     assert todo(told) == before
-    assert {row[0] for row in before} == {issuance.NAME, delivery.NAME, upkeep.NAME, renewal.NAME, renewal_info.NAME}
+    assert {row[0] for row in before} == {decision.process for deciding in DECISIONS.values() for decision in deciding}
 
 
 def test_what_comes_back_can_be_claimed(told: Live) -> None:

@@ -22,7 +22,7 @@ from domain.provenance import DEFAULT_TENANT
 from domain.subscription import Subscription
 from domain.ulid import ulid_text
 from interfaces.cli.serving import GRACE_SECONDS
-from interfaces.http.polling import LONGEST_WAIT_SECONDS
+from interfaces.http.waiting import LONGEST_WAIT_SECONDS
 from interfaces.main import FRONT_THREADS
 from interfaces.postgres.pool import open_pool
 from tests.projections.live import Live

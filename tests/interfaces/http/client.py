@@ -18,9 +18,11 @@ from eventsourcing.domain import BaseAggregate
 from litestar import Litestar
 from psycopg.sql import SQL, Identifier
 
+from application.accounts import SEALED_KIND as ACCOUNT_KEY_KIND
 from application.certificates import SEALED_KIND
 from application.errors import ResolverFailed
 from application.secret_value import SecretValue
+from application.x509 import new_private_key
 from domain.account import Account, Offer
 from domain.certificate import Certificate, Version
 from domain.delivery import Delivery, delivery_id
@@ -30,6 +32,7 @@ from domain.token import Limits, Scope
 from interfaces.egress import Egress
 from interfaces.http.app import build_app
 from interfaces.http.envelope import Envelope
+from interfaces.http.idempotency import KeepingAnswers
 from interfaces.main import assemble
 from interfaces.parts import Parts
 from interfaces.settings import settings_from
@@ -116,11 +119,12 @@ class Api:
 @contextmanager
 def running_api(database: str) -> Iterator[Api]:
     with assemble(settings_from(environment(database))) as parts, asyncio.Runner() as runner:
-        parts.services.accounts._ca = FakeCa(lambda _: ())
+        parts.services.accounts._ca = parts.services.revocations._ca = FakeCa(lambda _: ())
         egress_of(parts)._lookups._resolve = look_up
         app = build_app(parts.services)
         assert isinstance(app, Envelope)
-        routes = app._app
+        assert isinstance(app._app, KeepingAnswers)
+        routes = app._app._app
         assert isinstance(routes, Litestar)
         transport = httpx.ASGITransport(app, client=("127.0.0.1", 50000))
         client = httpx.AsyncClient(transport=transport, base_url="http://scaivault.example")
@@ -222,10 +226,14 @@ def record(api: Api, aggregate: BaseAggregate[str]) -> None:
     api.parts.store.record(aggregate, by=operator(aggregate.tenant_id))  # type: ignore[attr-defined]
 
 
+ACCOUNT_KEY = new_private_key("ec256")
+
+
 def record_account(api: Api, tenant_id: str | None = None, name: str = "le") -> str:
     """The id of an account as if a CA had registered it."""
     tenant_id = tenant_id or api.tenant_id
     account_id = api.new_id("acme_staging")
+    sealed_key_id = api.parts.services.accounts._keys.seal(ACCOUNT_KEY_KIND, tenant_id, account_id, ACCOUNT_KEY)
     account = Account.register(
         account_id,
         tenant_id=tenant_id,
@@ -236,7 +244,7 @@ def record_account(api: Api, tenant_id: str | None = None, name: str = "le") -> 
         directory_url="https://ca.example/directory",
         ca_bundle_pem=None,
         account_url=f"https://ca.example/accounts/{account_id}",
-        sealed_key_id="sealed_none",
+        sealed_key_id=sealed_key_id,
         key_thumbprint="thumbprint",
         offer=Offer(ari=True, profiles=(), eab_required=False, caa_identities=()),
         now=datetime.now(UTC),

@@ -776,7 +776,7 @@ async def test_a_wake_from_another_thread_is_heard() -> None:
     with ThreadPoolExecutor(2) as threads:
         polls = LongPolls(history.read, history.still_so, threads)
         poll = asyncio.create_task(polls.wait(terms("a"), 0, "tok_1", LONG))
-        await until(lambda: bool(history.reads and polls._reader and polls._reader.done()))
+        await until(lambda: bool(history.reads) and polls._reader.done())
         told = history.announce("a")
         in_another_thread(polls.wake)
         assert await poll == [told]
@@ -867,8 +867,7 @@ class Poller:
         return answer
 
     def is_waiting(self) -> bool:
-        reader = self.polls._reader
-        return bool(self.polls._waiting) and reader is not None and reader.done()
+        return bool(self.polls._waiting) and self.polls._reader.done()
 
     def happen(self) -> None:
         record_certificate(self.api)

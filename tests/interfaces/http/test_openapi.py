@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -37,12 +37,18 @@ from tests.projections.story import told_in_memory
 EXAMPLES = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+class Description(dict[str, Any]):
+    """Too long to be shown with each example that fails."""
+
+    def __repr__(self) -> str:
+        return "Description(…)"
+
+
 @pytest.fixture(scope="session")
 def description(shared_api: Api) -> Mapping[str, Any]:
     answer = shared_api.ask("GET /schema/openapi.json")
     assert answer.status_code == 200
-    document: Mapping[str, Any] = answer.json()
-    return document
+    return Description(answer.json())
 
 
 def operations(description: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
@@ -324,6 +330,11 @@ parameters = st.sampled_from(
         "action",
         "success",
         "timeout",
+        "wait",
+        "after",
+        "domain",
+        "expiring_within",
+        "include_revoked",
         "since_event_id",
         "max_events",
     ]
@@ -337,6 +348,10 @@ parameters = st.sampled_from(
     st.dictionaries(parameters, texts | st.integers().map(str) | st.datetimes().map(str) | st.just("true"), max_size=3),
 )
 @example("GET /v1/pki/acme/orders", "x", {"status": "\x00"})
+@example("GET /v1/pki/certificates", "x", {"domain": "\x00"})
+@example("GET /v1/pki/certificates", "x", {"expiring_within": "9999999999d", "include_revoked": "\x00"})
+@example("GET /v1/pki/acme/orders/{id}", "x", {"wait": str(10**400)})
+@example("POST /v1/pki/certificates/{id}/bundle", "x", {"after": str(-(10**400)), "wait": "0"})
 @example("GET /v1/secrets/{path}", "x", {"version": str(10**400)})
 @example("GET /v1/audit/logs", "x", {"from": "0001-01-01T00:00:00+14:00"})
 @example("GET /v1/audit/logs", "x", {"to": "9999-12-31T23:59:59-14:00"})
@@ -351,6 +366,7 @@ def test_no_path_or_query_is_answered_by_a_fault(
     segment: str,
     query: Mapping[str, str],
 ) -> None:
+    assume(segment not in {".", ".."})  # the client resolves these itself
     target = re.sub(r"{\w+}", lambda _: quote(segment, safe="", errors="surrogatepass"), line)
     said = "&".join(f"{name}={quote(value, safe='', errors='surrogatepass')}" for name, value in query.items())
     body: object = b"" if line.startswith(("GET", "DELETE")) else BODIES.get(re.sub(r"{\w+}", "x", line), b"")

@@ -447,13 +447,14 @@ def test_the_pem_is_that_of_the_newest_version_or_of_the_one_asked_for(api: Api,
 def test_a_pem_that_is_known_already_is_not_sent_again(api: Api, token: str) -> None:
     line = f"GET /v1/pki/certificates/{record_certificate(api, versions=2)}/pem"
     etag = api.ask(line, token).headers["etag"]
-    for said in (etag, f'"other", {etag}', f"W/{etag}"):
+    for said in (etag, f'"other", {etag}', f"W/{etag}", f'W/"other" ,\t,W/{etag}, "x,y"', f'"a,b",{etag}', "*", " * "):
         answer = api.ask(line, token, headers={"if-none-match": said})
         assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
     older = api.ask(f"{line}?version=1", token).headers["etag"]
     bare = api.ask(line, token, headers={"accept": PEM_FILE}).headers["etag"]
     assert len({etag, older, bare}) == 3
-    for said in (older, bare, etag.strip('"'), '"x"'):
+    inside = f'"{etag.strip(chr(34))}-and-more"'
+    for said in (older, bare, etag.strip('"'), '"x"', inside, f"w/{etag}", f'"x" {etag}', f"{etag}x", '*, "x"', ""):
         assert api.ask(line, token, headers={"if-none-match": said}).status_code == 200
 
 
@@ -624,7 +625,7 @@ def times_in(document: Mapping[str, Any]) -> Sequence[str]:
 
 def test_the_public_routes_say_how_it_is(api: Api) -> None:
     assert api.ask("GET /v1/health").json() == {"status": "ok"}
-    assert api.ask("GET /v1/health/ready").json() == {"status": "ready"}
+    assert api.ask("GET /v1/health/ready").json()["status"] == "ready"  # other tests leave renewals undone: an alarm
     assert set(api.ask("GET /v1/version").json()) == {"version"}
 
 
@@ -644,3 +645,16 @@ def test_a_zone_of_another_tenants_embedded_provider_is_taken(api: Api, token: s
 def test_only_the_first_tenant_uses_the_hosts_role(api: Api, token: str) -> None:
     body = {name: value for name, value in ROUTE53.items() if name != "credentials"}
     assert wrong_fields(api.ask("POST /v1/dns/providers", token, body)) == {"credentials": "required"}
+
+
+def test_what_is_known_may_stand_in_more_than_one_header(api: Api, token: str) -> None:
+    line = f"/v1/pki/certificates/{record_certificate(api)}/pem"
+    etag = api.ask(f"GET {line}", token).headers["etag"]
+
+    def status(*tags: str) -> int:
+        headers = [("authorization", f"Bearer {token}"), *(("if-none-match", tag) for tag in tags)]
+        answer = api.run(api.client.get(line, headers=headers))
+        return int(answer.status_code)
+
+    assert status('"other"', f"W/{etag}") == 304
+    assert status('"other"', '"another"') == 200
