@@ -22,7 +22,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--certificates", type=int, help="in the simulation (10000) or the soak (60)")
     parser.add_argument("--days", type=int, default=DAYS, help="in the simulation")
     parser.add_argument("--seed", type=int, default=1, help="of the simulation")
-    parser.add_argument("--book", choices=("documented", "boulder"), default="documented", help="how its CA counts")
+    parser.add_argument("--book", choices=("documented", "boulder"), default="boulder", help="how its CA counts")
     parser.add_argument("--minutes", type=float, default=6, help="of the soak")
     parser.add_argument("--sizes", type=int, nargs="+", default=renewal_due.SIZES, help="of the stores of `due`")
     wanted = parser.parse_args(words)

@@ -85,7 +85,7 @@ class Figures:
         return self.inside / (self.inside + missed) if self.inside + missed else 0.0
 
 
-def simulate(lines: int, seed: int, shard: int = 0, days: int = DAYS, book: Book = "documented") -> Figures:
+def simulate(lines: int, seed: int, shard: int = 0, days: int = DAYS, book: Book = "boulder") -> Figures:
     """Collecting garbage would take a third of the time: what is alive stays so, and cycles are few."""
     gc.disable()
     try:
