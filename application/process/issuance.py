@@ -457,6 +457,7 @@ class Issuance:
                 )
             case CaLimitReached():
                 seconds = problem.retry_after_seconds
+                order.throttled(problem.bucket, problem.ready_at, now)  # the CA's word, met by an order before
                 self._hold_back(order, seconds, OrderError(RATE_LIMITED, str(problem), seconds))
             case CaRefused() if self._accounts.refused(order.account_id, problem, by):
                 order.wait(

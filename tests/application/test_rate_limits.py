@@ -167,6 +167,8 @@ def test_what_the_ca_said_of_one_bucket_is_known_to_all_orders_for_it(world: Wor
     world.run_until_quiet()
     assert world.ca.requests["newOrder"] == 1
     for order_id in (first, second):
+        (told,) = (event for event in world.events(order_id) if isinstance(event, Order.Throttled))
+        assert told.bucket == Bucket(LETS_ENCRYPT, "certificates_per_domain", ZONE)
         error = world.failure(order_id).error
         assert (error.code, error.retry_after_seconds) == ("backend_rate_limited", 5 * 3600)
     with pytest.raises(CaLimitReached) as refusal:
