@@ -49,6 +49,11 @@ class Renewals:
             return Placed(certificate.renewing.order_id, is_new=False)
         try:
             return self.begin(certificate, reason, caller.provenance, automatic=False, new_key=new_key)
+        except VersionConflict:  # somebody else has begun one, or changed the line: then it is asked for again
+            certificate = load_certificate(self._store, certificate_id, caller)
+            if certificate.renewing is None:
+                raise
+            return Placed(certificate.renewing.order_id, is_new=False)
         except Taken:
             running = self._directory.running_order(certificate.account_id, certificate.dns_names)
             if running is None:

@@ -435,3 +435,16 @@ def test_a_limit_that_is_met_after_the_order_is_no_end_of_it(world: World) -> No
     world.run_for(HOUR)
     assert len(line(world).versions) == 2
     assert not told(world, Order.Throttled)
+
+
+def test_of_two_who_ask_at_the_same_moment_the_second_gets_the_first_one_s_order(world: World) -> None:
+    until_due(world)
+    first: list[str] = []
+
+    def somebody_else() -> None:
+        first.append(world.renewals.renew(line(world).id, reason="first", new_key=True, caller=OWNER).order_id)
+
+    world.calls.before("store.insert_events", somebody_else)
+    placed = world.renewals.renew(line(world).id, reason="second", new_key=True, caller=OWNER)
+    assert ([placed.order_id], placed.is_new) == (first, False)
+    assert len(told(world, Certificate.RenewalBegan)) == 1
