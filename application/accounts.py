@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -22,9 +22,10 @@ from application.ports import (
 from application.secret_value import SecretValue
 from application.x509 import new_private_key, require_ca_bundle
 from domain.account import Account, AccountKey, Environment, Offer, Profile
-from domain.errors import AccountInUse, FieldProblem, InvalidFields, NameInUse, OrderInProgress
+from domain.errors import AccountInUse, CaLimitReached, FieldProblem, InvalidFields, NameInUse, OrderInProgress
 from domain.order import KeyType
 from domain.provenance import Provenance
+from domain.rate_limit import FULL, Bucket, Level, ready_at
 
 SEALED_KIND = "account-key"
 
@@ -41,6 +42,9 @@ class KnownAccounts(Protocol):
 
     def is_account_name(self, tenant_id: str, name: str) -> bool:
         """Whether the tenant has an account of that name."""
+
+    def levels(self, buckets: Collection[Bucket]) -> Mapping[Bucket, Level]:
+        """Those of the CAs' rate limits of which anything is known."""
 
     def renewing_through(self, account_id: str, most: int) -> Sequence[str]:
         """Certificates that are renewed by themselves through the account."""
@@ -85,11 +89,13 @@ class Accounts:
         ca_bundle_pem: str | None,
         caller: Caller,
     ) -> str:
-        """The new account's id. The key is sealed before the CA sees it. Raises InvalidFields, NameInUse, Retryable."""
+        """The new account's id. The key is sealed before the CA sees it. Raises InvalidFields, NameInUse, CaLimitReached,
+        Retryable."""
         require_ca_bundle(ca_bundle_pem, "ca_bundle_pem")
         url = directory_for(self._catalogue, provider, environment, directory_url, has_binding=eab is not None)
         if self._known.is_account_name(caller.tenant_id, name):  # before the CA is asked, or a binding is spent
             raise NameInUse(name)
+        self._require_room(url)
         account_id = self._ids.new(f"acme_{environment}")
         try:
             capabilities = self._ca.capabilities(url, ca_bundle_pem)
@@ -204,6 +210,13 @@ class Accounts:
         """The CA has done something for it."""
         account.restore(self._clock.now())
         self._store.record(account, by=by)
+
+    def _require_room(self, ca: str) -> None:
+        """Accounts are counted by our address, whichever tenant asks for them."""
+        bucket, now = Bucket(ca, "new_registrations", ""), self._clock.now()
+        at = ready_at(bucket, self._known.levels([bucket]).get(bucket, FULL))
+        if at is not None and at > now:
+            raise CaLimitReached(bucket, at, now)
 
     def _is_gone(self, account: Account) -> bool:
         """Asked anew: what is refused may be the order alone."""

@@ -192,3 +192,28 @@ def test_orders_on_their_way_take_nothing_that_others_need(world: World) -> None
     for number in range(60):
         world.place(account_of(world), f"host{number}.{ZONE}")
     assert tokens_of(world, Bucket(LETS_ENCRYPT, "certificates_per_domain", ZONE)) == 0
+
+
+def test_the_eleventh_account_in_three_hours_is_refused_before_the_ca_is_asked(world: World) -> None:
+    def register(number: int) -> None:
+        world.accounts.register(
+            name=f"le {number}",
+            provider="letsencrypt",
+            environment="production",
+            email="ops@acme.example",
+            directory_url=None,
+            eab=None,
+            key_type="ec256",
+            ca_bundle_pem=None,
+            caller=OWNER,
+        )
+
+    for number in range(9):  # one is there already
+        register(number)
+    asked = world.ca.requests["newAccount"]
+    with world.records_nothing(), pytest.raises(CaLimitReached) as refusal:
+        register(10)
+    assert refusal.value.bucket.limit == "new_registrations"
+    assert world.ca.requests["newAccount"] == asked
+    world.clock.advance(timedelta(minutes=18))
+    register(10)
