@@ -24,7 +24,6 @@ from domain.renewal import (
     call_off_at,
     fraction_of,
     held_until,
-    pace,
     plan_by_ari,
     plan_by_lifetime,
     retry_after,
@@ -448,7 +447,7 @@ class Certificate(BaseAggregate[str]):
 
     def postpone_renewal(self, bucket: Bucket, until: datetime, now: datetime) -> None:
         """Not all lines at the same moment. The same again changes nothing."""
-        until += fraction_of(self.current.fingerprint_sha256) * SPREAD * pace(self.current.lifetime)
+        until += fraction_of(self.current.fingerprint_sha256) * min(SPREAD, (until - now) / 10)
         if self.not_before_at != until:
             self.trigger_event(self.RenewalPostponed, bucket=bucket, until=until, timestamp=now)
 

@@ -22,7 +22,9 @@ BREAKER: Sequence[tuple[int, timedelta]] = ((1, timedelta(hours=6)), (4, timedel
 """So many automatic renewals are made within so long a time at most."""
 
 DRAWN_FROM = 0.98  # the order has to arrive before the window's end
-SPREAD = timedelta(minutes=10)  # those that wait for the same moment do not all come at it
+SPREAD = timedelta(
+    minutes=10
+)  # those that wait for the same moment come within so long after it, or a tenth of the wait
 MOST_REPLACING = (
     3  # failures, after which an order is placed as any other: it may be the replacing that the CA fails at
 )

@@ -250,6 +250,7 @@ def test_a_token_for_other_names_sees_nothing_of_them_in_the_budget(api: Api) ->
 def test_renewals_that_are_behind_are_an_alarm_and_make_a_worker_not_ready(api: Api, token: str) -> None:
     certificate_id = record_certificate(api)
     with api.parts.pool.connection() as connection:
+        connection.execute("UPDATE todo SET due_at = now() + interval '1 day' WHERE process = 'renewal'")
         connection.execute(
             "UPDATE todo SET due_at = now() - interval '7 minutes' WHERE process = 'renewal' AND subject = %s",
             [certificate_id],
