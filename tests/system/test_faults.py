@@ -7,7 +7,6 @@ import pytest
 from tests.prove import faults
 from tests.prove.fault_scenarios.findings import Scenario
 
-
 UNDER_LIBFAKETIME = frozenset({"C21"})
 """Now and then an order stands still under it after a restart, and why is not known: what does not come to its end is tried
 once more. A check that fails is not."""
