@@ -196,7 +196,7 @@ def _told(event: object, certificate: Certificate) -> str | None:
             return f"The CA's rate limit {bucket.limit} had no room; it waits until {_time(until)}."
         case Certificate.RenewalHeld(renewals=renewals, since=since, until=until):
             text = f"The breaker holds it until {_time(until)}: renewed by itself {renewals} times since {_time(since)}"
-            return f"{text}." if certificate.is_held else f"{text}; lifted since."
+            return f"{text}." if certificate.is_held else f"{text}; that is over."
         case Certificate.RenewalReleased(reason=reason):
             return f"The breaker was lifted: {reason}."
         case Certificate.ExpiryNeared(not_after=not_after):

@@ -59,15 +59,13 @@ class RateLimits:
         now = self._clock.now()
         buckets = [*cost.taken, *cost.gates]
         levels = self._ledger.levels(buckets)
-        waits = []
+        waits = {}
         for bucket in buckets:
             level = levels.get(bucket, FULL)
             at = ready_at(bucket, level)
             if at is not None and at > now:
-                waits.append((at if at == level.blocked_until else at + BEHIND, bucket))
-        if waits:
-            at, bucket = max(waits, key=lambda wait: wait[0])
-            raise CaLimitReached(bucket, at, now)
+                waits[bucket] = at if at == level.blocked_until else at + BEHIND
+        _require_none(waits, now)
 
     def require_unblocked(self, order: Order) -> None:
         """Raises CaLimitReached where the CA has said meanwhile that it takes no such order. What the order takes itself is
@@ -81,14 +79,12 @@ class RateLimits:
             is_exempt=order.replaces is not None,
         )
         levels = self._ledger.levels([*order.charges, *gates])
-        waits = [
-            (level.blocked_until, bucket)
+        waits = {
+            bucket: level.blocked_until
             for bucket, level in levels.items()
             if level.blocked_until is not None and level.blocked_until > now
-        ]
-        if waits:
-            until, bucket = max(waits, key=lambda wait: wait[0])
-            raise CaLimitReached(bucket, until, now)
+        }
+        _require_none(waits, now)
 
     def registered_domains(self, dns_names: Sequence[str]) -> Sequence[str]:
         """Each once."""
@@ -98,3 +94,10 @@ class RateLimits:
         since = self._clock.now() - RENEWAL_LOOKS_BACK
         is_same = self._ledger.was_issued(account.directory_url, set_digest(dns_names), since)
         return "same_set" if is_same else "new"
+
+
+def _require_none(waits: Mapping[Bucket, datetime], now: datetime) -> None:
+    """Raises CaLimitReached: the longest wait is told."""
+    if waits:
+        bucket = max(waits, key=lambda each: waits[each])
+        raise CaLimitReached(bucket, waits[bucket], now)

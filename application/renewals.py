@@ -72,7 +72,8 @@ class Renewals:
         new_key: bool = True,
         claim: Claim | None = None,
     ) -> Placed:
-        """Raises AccountNotActive, CaLimitReached, OrderInProgress, Taken (an order for the same names is in progress), VersionConflict."""
+        """Raises AccountNotActive, CaLimitReached, OrderInProgress, VersionConflict, and Taken: an order for the same names
+        is in progress."""
         now = self._clock.now()
         account, cost = self.cost(certificate, now)
         account.require_active()

@@ -101,7 +101,6 @@ BEHIND = timedelta(minutes=5)
 NOT_MIGRATED = "the database is not migrated: run scaivault migrate"
 STAYING = ("serve", "api", "worker")
 FAILED, INTERRUPTED = 1, 130
-PROCESSES = (issuance.NAME, delivery.NAME, upkeep.NAME, renewal.NAME, renewal_info.NAME, account_upkeep.NAME)
 DECISIONS: Decisions = {
     Account: [account_upkeep.DECISION],
     Order: [issuance.DECISION],
@@ -186,7 +185,8 @@ def assemble(settings: Settings) -> Iterator[Parts]:
         renewals = Renewals(store, views, rate_limits, clock, ids)
         todo = PostgresTodoList(pool, in_lanes=[delivery.NAME, renewal_info.NAME])
         collector = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="metrics"))
-        figures = Figures(pool, measurements, PROCESSES, [view.name for view in FOLLOWING], [FanOut.name])
+        processes = [decision.process for deciding in DECISIONS.values() for decision in deciding]
+        figures = Figures(pool, measurements, processes, [view.name for view in FOLLOWING], [FanOut.name])
         yield Parts(
             settings=settings,
             conninfo=conninfo,

@@ -38,7 +38,7 @@ def next_step(certificate: Certificate) -> AskRenewalInfo | None:
 
 
 def turn(certificate: Certificate) -> Turn:
-    """A CA that does not answer keeps nobody from asking others."""
+    """An account whose CA does not answer takes a few of the slots, not all."""
     return Turn(lane=certificate.account_id)
 
 
