@@ -22,7 +22,15 @@ from application.ports import (
 from application.secret_value import SecretValue
 from application.x509 import new_private_key, require_ca_bundle
 from domain.account import Account, AccountKey, Environment, Offer, Profile
-from domain.errors import AccountInUse, CaLimitReached, FieldProblem, InvalidFields, NameInUse, OrderInProgress
+from domain.errors import (
+    AccountInUse,
+    AccountNotActive,
+    CaLimitReached,
+    FieldProblem,
+    InvalidFields,
+    NameInUse,
+    OrderInProgress,
+)
 from domain.order import KeyType
 from domain.provenance import Provenance
 from domain.rate_limit import FULL, Bucket, Level, ready_at
@@ -132,7 +140,7 @@ class Accounts:
         AccountNotActive (deactivated), InvalidFields, Retryable."""
         account = self._store.load(Account, account_id, caller.tenant_id)
         if account.status == "deactivated":
-            account.require_active()
+            raise AccountNotActive(account.id, account.status)
         if email is None and not agree_to_terms:
             return
         try:

@@ -447,6 +447,9 @@ class Issuance:
             wait = problem.retry_after_seconds if isinstance(problem, Retryable) else LONG_WAIT.total_seconds()
             order.wait(wait, now, OrderError("provider_error", str(problem)))
             return
+        if isinstance(problem, CaRefused) and self._accounts.refused(order.account_id, problem, by):
+            order.wait(_patience(problem), now, OrderError("backend_error", problem.detail, problem=problem.problem))
+            return
         match problem:
             case CaThrottled() if problem.problem.name == "rateLimited" and isinstance(step, PlaceAtCa):
                 seconds = problem.retry_after_seconds or THROTTLED_OTHERWISE.total_seconds()
@@ -459,10 +462,6 @@ class Issuance:
                 seconds = problem.retry_after_seconds
                 order.throttled(problem.bucket, problem.ready_at, now)  # the CA's word, met by an order before
                 self._hold_back(order, seconds, OrderError(RATE_LIMITED, str(problem), seconds))
-            case CaRefused() if self._accounts.refused(order.account_id, problem, by):
-                order.wait(
-                    _patience(problem), now, OrderError("backend_error", problem.detail, problem=problem.problem)
-                )
             case CaRefused():
                 order.refused_by_ca(problem.problem, now)
             case Retryable():
