@@ -22,6 +22,7 @@ import domain.order
 import domain.secret
 import domain.subscription
 import domain.token  # noqa: F401  importing a module registers its topics
+from application.prepared_types import prepare_types
 from domain.event import DomainEvent
 
 VERSION_KEY = "class_version"
@@ -32,6 +33,7 @@ class EventMapper(Mapper[str]):
     """The id and version of the originator are columns of the store, so they are not repeated in the state."""
 
     def __init__(self) -> None:
+        prepare_types()
         self.compressor = None
         self.cipher = None
 

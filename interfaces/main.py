@@ -24,6 +24,7 @@ from application.mapper import EventMapper
 from application.orders import Orders
 from application.polling import Polling
 from application.preflight import Preflight
+from application.prepared_types import prepare_types
 from application.process import account_upkeep, delivery, issuance, renewal, renewal_info, upkeep
 from application.process.account_upkeep import AccountUpkeep
 from application.process.breaker import Breaker
@@ -143,6 +144,7 @@ def _complain(problem: Exception, code: int) -> int:
 def assemble(settings: Settings) -> Iterator[Parts]:
     """Everything that the commands need, and its end. The embedded PostgreSQL is started, and migrated, where no other
     is named. Raises BadSetting."""
+    prepare_types()
     with ExitStack() as stack:
         conninfo = _database(settings, stack)
         pool = stack.enter_context(open_pool(conninfo, 2 * settings.workers + CONNECTIONS_BESIDE_STEPS))

@@ -7,16 +7,10 @@ import pytest
 from tests.prove import faults
 from tests.prove.fault_scenarios.findings import Scenario
 
-UNDER_LIBFAKETIME = frozenset({"C21"})
-"""Now and then an order stands still under it after a restart, and why is not known: what does not come to its end is tried
-once more. A check that fails is not."""
-
 
 @pytest.mark.peers
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("scenario", faults.SCENARIOS, ids=lambda scenario: scenario.row)
 def test_what_goes_wrong_at_a_ca_loses_nothing_and_issues_nothing_twice(scenario: Scenario) -> None:
     findings = faults.run(scenario, short=True)
-    if scenario.row in UNDER_LIBFAKETIME and not findings.are_counted:
-        findings = faults.run(scenario, short=True)
     assert findings.holds, "\n".join([scenario.fault, *findings.lines])
