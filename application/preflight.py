@@ -7,7 +7,7 @@ from datetime import datetime
 
 from application.caller import Caller
 from application.event_store import EventStore
-from application.orders import Directory, require_challenge_type, require_profile
+from application.orders import Directory, require_challenge_type, require_profile, wanted_key
 from application.ports import DnsSurvey, Ids, PublicSuffixes
 from application.provider_config import common_config
 from application.rate_limits import RateLimits
@@ -16,6 +16,7 @@ from domain.caa import Applicant
 from domain.dns_provider import DnsProvider, provider_for
 from domain.errors import CaLimitReached
 from domain.names import base_name, names_for_certificate
+from domain.order import KeyType
 from domain.preflight import Report, Wanted, judge
 
 EMBEDDED = "embedded"
@@ -44,6 +45,8 @@ class Preflight:
         account_id: str,
         domains: Sequence[str],
         challenge_type: str,
+        key_type: KeyType | None,
+        csr_pem: str | None,
         profile: str | None,
         dns_provider_id: str | None,
         caller: Caller,
@@ -55,6 +58,7 @@ class Preflight:
         caller.require_names(dns_names)
         caller.require_certificate(self._ids.new("cert"))  # whose token begins no lines has nothing to prepare
         require_profile(account, profile)
+        wanted_key(csr_pem, key_type, dns_names)
         if dns_provider_id is not None:
             self._store.load(DnsProvider, dns_provider_id, caller.tenant_id)
         managed = tuple(self._directory.managed_zones(caller.tenant_id))

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
+from typing import get_args
 
 import msgspec
 from cryptography import x509
@@ -13,6 +14,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.x509.oid import NameOID
 
 from application.secret_value import SecretValue
 from domain.errors import FieldProblem, InvalidFields
@@ -41,6 +43,13 @@ class LeafFacts(msgspec.Struct, frozen=True):
     not_after: datetime
 
 
+class SigningRequest(msgspec.Struct, frozen=True):
+    """A request that somebody brought, and the kind of its key, which is not ours."""
+
+    csr_der: bytes
+    key_type: KeyType
+
+
 def new_private_key(key_type: KeyType) -> SecretValue:
     """A fresh key as PKCS #8 PEM."""
     key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -64,6 +73,32 @@ def new_csr_der(key_pem: SecretValue, dns_names: Sequence[str]) -> bytes:
     return request.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
+def read_csr(csr_pem: str, dns_names: Sequence[str]) -> SigningRequest:
+    """Raises InvalidFields (`csr_pem`) unless it is signed by its own key, of a kind that CAs take, and for exactly these
+    names."""
+    try:
+        request = x509.load_pem_x509_csr(csr_pem.encode())
+        named = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        subjects = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        is_signed = request.is_signature_valid
+        key_type = _key_type(request)
+    except (*UNREADABLE, TypeError) as problem:
+        raise _refused_csr(
+            "unreadable", f"no readable PKCS #10 request in PEM with alternative names: {problem}"
+        ) from None
+    if not is_signed:
+        raise _refused_csr("invalid", "it is not signed by its own key")
+    if key_type is None:
+        raise _refused_csr("unsupported", f"its key is none of {', '.join(get_args(KeyType))}")
+    wanted = set(dns_names)
+    others = [name for name in named if not isinstance(name, x509.DNSName)]
+    if others or {str(name).lower() for name in named.get_values_for_type(x509.DNSName)} != wanted:
+        raise _refused_csr("other_names", "its alternative names are not exactly the domains")
+    if any(str(subject.value).lower() not in wanted for subject in subjects):
+        raise _refused_csr("other_names", "its common name is none of the domains")
+    return SigningRequest(request.public_bytes(Encoding.DER), key_type)
+
+
 def require_ca_bundle(ca_bundle_pem: str | None, field: str) -> None:
     """Raises InvalidFields naming the field unless it is PEM with certificates, or None."""
     try:
@@ -84,7 +119,7 @@ def read_chain(chain_pem: str, csr_der: bytes, dns_names: Sequence[str]) -> Leaf
         public_key = _public_key(leaf)
     except UNREADABLE as problem:
         raise CertificateRejected(f"not a readable certificate: {problem}") from None
-    if public_key != _public_key(x509.load_der_x509_csr(csr_der)):
+    if public_key != key_of_csr(csr_der):
         raise CertificateRejected("the certificate is for another key")
     if {name.lower() for name in names} != set(dns_names):
         raise CertificateRejected(f"the certificate is for {', '.join(sorted(names))}")
@@ -121,6 +156,35 @@ def ari_id_of(key_identifier: bytes, serial_number: int) -> str:
 
 def _base64url(octets: bytes) -> str:
     return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+def key_of_chain(chain_pem: str) -> bytes:
+    """The public key of a chain's leaf, as `key_of_csr` gives it: SubjectPublicKeyInfo in DER."""
+    return _public_key(x509.load_pem_x509_certificates(chain_pem.encode())[0])
+
+
+def key_of_csr(csr_der: bytes) -> bytes:
+    return _public_key(x509.load_der_x509_csr(csr_der))
+
+
+def _key_type(request: x509.CertificateSigningRequest) -> KeyType | None:
+    match request.public_key():
+        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
+            return "ec256"
+        case ec.EllipticCurvePublicKey(curve=ec.SECP384R1()):
+            return "ec384"
+        case rsa.RSAPublicKey(key_size=2048):
+            return "rsa2048"
+        case rsa.RSAPublicKey(key_size=3072):
+            return "rsa3072"
+        case rsa.RSAPublicKey(key_size=4096):
+            return "rsa4096"
+        case _:
+            return None
+
+
+def _refused_csr(code: str, message: str) -> InvalidFields:
+    return InvalidFields(FieldProblem("csr_pem", code, message))
 
 
 def _public_key(holder: x509.Certificate | x509.CertificateSigningRequest) -> bytes:

@@ -215,6 +215,8 @@ class Certificate(BaseAggregate[str]):
 
         def apply(self, aggregate: Certificate) -> None:
             aggregate.revoked_versions = (*aggregate.revoked_versions, self.version)
+            if self.reason == "key_compromise":
+                aggregate.compromised_versions = (*aggregate.compromised_versions, self.version)
             if self.version == aggregate.current.number:
                 aggregate.revoked_at = self.timestamp
                 aggregate.not_before_at = None
@@ -276,6 +278,7 @@ class Certificate(BaseAggregate[str]):
         self.versions: tuple[Version, ...] = (version,)
         self.renewed_by_itself_at: tuple[datetime, ...] = ()
         self.revoked_versions: tuple[int, ...] = ()
+        self.compromised_versions: tuple[int, ...] = ()
         self.begin_version(timestamp)
 
     @classmethod

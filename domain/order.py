@@ -5,7 +5,7 @@ until `outstanding_records` is empty."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, assert_never
@@ -63,6 +63,19 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Home:
+    """Where the CNAME at a challenge's name leads: the record's name there, and whose zones hold it. None where nobody's do:
+    `obstacle` says why."""
+
+    record_name: str
+    dns_provider_id: str | None
+    obstacle: str = ""
+
+
+NO_ALIASES: Mapping[str, Home] = {}
+
+
+@dataclass(frozen=True)
 class Challenge:
     """`dns_name` is without the wildcard's `*.`. `record` is None where nothing has to be shown."""
 
@@ -116,10 +129,11 @@ class Order(BaseAggregate[str]):
     class Placed(InitialEvent, Event):
         """`certificate_id` is the line that the certificate will join; `renewal_reason` is None for the first of a line.
         `replaces` is the ARI id of the certificate that is renewed (RFC 9773 §5). `ca` is the directory's URL, `charges` are
-        the buckets of its rate limits out of which the order takes."""
+        the buckets of its rate limits out of which the order takes. `csr_der` is the request that somebody brought whose key
+        is not ours; empty where a key is made here."""
 
         TOPIC = "order.placed"
-        class_version = 2
+        class_version = 3
         tenant_id: str
         account_id: str
         certificate_id: str
@@ -135,10 +149,15 @@ class Order(BaseAggregate[str]):
         replaces: str | None
         ca: str
         charges: tuple[Bucket, ...]
+        csr_der: bytes
 
         @staticmethod
         def upcast_v1_v2(fields: dict[str, Any]) -> None:
             fields.update(replaces=None, ca="", charges=())
+
+        @staticmethod
+        def upcast_v2_v3(fields: dict[str, Any]) -> None:
+            fields["csr_der"] = b""
 
     class KeySealed(Event):
         """The leaf's key is stored; only now may its CSR leave the process."""
@@ -189,7 +208,7 @@ class Order(BaseAggregate[str]):
         TOPIC = "order.adopted"
         order_id: str
         order: OrderObject
-        sealed_key_id: str
+        sealed_key_id: str | None
         csr_der: bytes
 
         def apply(self, aggregate: Order) -> None:
@@ -354,6 +373,7 @@ class Order(BaseAggregate[str]):
         replaces: str | None,
         ca: str,
         charges: tuple[Bucket, ...],
+        csr_der: bytes,
         timestamp: datetime,
     ) -> None:
         self.tenant_id = tenant_id
@@ -371,11 +391,11 @@ class Order(BaseAggregate[str]):
         self.replaces = replaces
         self.ca = ca
         self.charges = charges
+        self.csr_der = csr_der
         self.give_up_at = timestamp + PLACING_MAY_TAKE
         self.due_at = timestamp
         self.setbacks = 0
         self.sealed_key_id: str | None = None
-        self.csr_der = b""
         self.at_ca: OrderObject | None = None
         self.challenges: tuple[Challenge, ...] | None = None
         self.published_at: datetime | None = None
@@ -410,6 +430,7 @@ class Order(BaseAggregate[str]):
         replaces: str | None,
         ca: str,
         charges: tuple[Bucket, ...],
+        csr_der: bytes,
         now: datetime,
     ) -> Order:
         """A name without a provider ends the order at once, before the CA is asked."""
@@ -432,6 +453,7 @@ class Order(BaseAggregate[str]):
             replaces=replaces,
             ca=ca,
             charges=charges,
+            csr_der=csr_der,
         )
         homeless = [assignment.dns_name for assignment in assignments if assignment.dns_provider_id is None]
         if homeless:
@@ -454,6 +476,11 @@ class Order(BaseAggregate[str]):
     @property
     def is_renewal(self) -> bool:
         return self.renewal_reason is not None
+
+    @property
+    def brought_csr_der(self) -> bytes:
+        """Empty where the key is ours."""
+        return self.csr_der if self.sealed_key_id is None else b""
 
     @property
     def phase(self) -> Phase:
@@ -484,7 +511,7 @@ class Order(BaseAggregate[str]):
 
     def seal_key(self, sealed_key_id: str, csr_der: bytes, now: datetime) -> None:
         self._refuse_if_ended()
-        if self.sealed_key_id is None:
+        if not self.csr_der:
             self.trigger_event(self.KeySealed, sealed_key_id=sealed_key_id, csr_der=csr_der, timestamp=now)
 
     def accept(self, at_ca: OrderObject, now: datetime) -> None:
@@ -521,12 +548,25 @@ class Order(BaseAggregate[str]):
             self.follow(at_ca, (), now)
 
     def offer_challenges(
-        self, authorizations: Sequence[AuthorizationObject], key_thumbprint: str, now: datetime
+        self,
+        authorizations: Sequence[AuthorizationObject],
+        key_thumbprint: str,
+        now: datetime,
+        homes: Mapping[str, Home] = NO_ALIASES,
     ) -> None:
-        """What the CA's authorizations ask to be shown. Fails the order where a name offers no usable challenge, or was
-        not ordered and would have to be shown."""
+        """What the CA's authorizations ask to be shown. `homes` are, by base name, those whose challenge's name is an alias.
+        Fails the order where a name offers no usable challenge, was not ordered and would have to be shown, or leads where
+        nothing can be shown."""
         self._refuse_if_ended()
         if self.challenges is not None:
+            return
+        astray = [
+            ErrorAtName(_as_ordered(each), "zone_not_managed", homes[each.dns_name].obstacle)
+            for each in authorizations
+            if each.status != "valid" and each.dns_name in homes and homes[each.dns_name].dns_provider_id is None
+        ]
+        if astray:
+            self.fail(OrderError("zone_not_managed", f"{astray[0].dns_name}: {astray[0].message}"), now, astray)
             return
         ordered = {base_name(dns_name) for dns_name in self.dns_names}
         challenges = []
@@ -535,7 +575,7 @@ class Order(BaseAggregate[str]):
                 detail = f"the CA asks for {authorization.dns_name}, which was not ordered"
                 self.fail(OrderError("backend_error", detail), now)
                 return
-            challenge = self._challenge_of(authorization, key_thumbprint)
+            challenge = self._challenge_of(authorization, key_thumbprint, homes.get(authorization.dns_name))
             if challenge is None:
                 detail = f"the CA offers no {self.challenge_type} challenge for {authorization.dns_name}"
                 self.fail(OrderError("backend_error", detail), now)
@@ -673,7 +713,13 @@ class Order(BaseAggregate[str]):
             outstanding = len(self.outstanding_records) - 1
             self.trigger_event(self.RecordLeft, record=record, outstanding=outstanding, timestamp=now)
 
-    def _challenge_of(self, authorization: AuthorizationObject, key_thumbprint: str) -> Challenge | None:
+    def _challenge_of(
+        self, authorization: AuthorizationObject, key_thumbprint: str, home: Home | None
+    ) -> Challenge | None:
+        home = home or Home(
+            dns01_record_name(authorization.dns_name),
+            self._provider_of(authorization.dns_name, wildcard=authorization.wildcard),
+        )
         for challenge in authorization.challenges:
             if challenge.type == self.challenge_type:
                 done = authorization.status == "valid" or challenge.status == "valid"
@@ -686,8 +732,8 @@ class Order(BaseAggregate[str]):
                     record=None
                     if done
                     else Record(
-                        dns_provider_id=self._provider_of(authorization.dns_name, wildcard=authorization.wildcard),
-                        name=dns01_record_name(authorization.dns_name),
+                        dns_provider_id=home.dns_provider_id or "",
+                        name=home.record_name,
                         value=dns01_record_value(challenge.token, key_thumbprint),
                     ),
                 )
@@ -695,11 +741,11 @@ class Order(BaseAggregate[str]):
             return Challenge(authorization.dns_name, authorization.wildcard, self.challenge_type, "", "valid", None)
         return None
 
-    def _provider_of(self, dns_name: str, *, wildcard: bool) -> str:
+    def _provider_of(self, dns_name: str, *, wildcard: bool) -> str | None:
         wanted = f"*.{dns_name}" if wildcard else dns_name
         exact = [assignment for assignment in self.assignments if assignment.dns_name == wanted]
         alike = [assignment for assignment in self.assignments if base_name(assignment.dns_name) == dns_name]
-        return (exact or alike)[0].dns_provider_id or ""
+        return next((assignment.dns_provider_id for assignment in exact or alike), None)
 
     def _follow_pending(self, at_ca: OrderObject, authorizations: Sequence[AuthorizationObject], now: datetime) -> None:
         if self._fail_if_any_was_rejected(authorizations, now):
@@ -746,7 +792,7 @@ class Order(BaseAggregate[str]):
         for authorization in authorizations:
             if authorization.status == "valid":  # an error of an earlier attempt may still stand there
                 continue
-            dns_name = f"*.{authorization.dns_name}" if authorization.wildcard else authorization.dns_name
+            dns_name = _as_ordered(authorization)
             problems = [challenge.error for challenge in authorization.challenges if challenge.error]
             if problems:
                 at_name = error_of(problems[0], otherwise="challenge_failed")
@@ -767,9 +813,7 @@ class Order(BaseAggregate[str]):
 
     def _errors_at(self, records: set[Record], error: OrderError) -> list[ErrorAtName]:
         return [
-            ErrorAtName(
-                f"*.{challenge.dns_name}" if challenge.wildcard else challenge.dns_name, error.code, error.message
-            )
+            ErrorAtName(_as_ordered(challenge), error.code, error.message)
             for challenge in self.open_challenges
             if challenge.record in records
         ]
@@ -789,6 +833,10 @@ class Order(BaseAggregate[str]):
     def _refuse_if_ended(self) -> None:
         if self.ended is not None:
             raise OrderAlreadyEnded(self.id)
+
+
+def _as_ordered(of: AuthorizationObject | Challenge) -> str:
+    return f"*.{of.dns_name}" if of.wildcard else of.dns_name
 
 
 CODES_BY_PROBLEM: dict[str, OrderErrorCode] = {

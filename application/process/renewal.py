@@ -12,8 +12,8 @@ from application.ports import Clock
 from application.process.todo import NO_LIMITS, Claim, Decision, Step, logged_step
 from application.renewals import Renewals
 from domain.certificate import Certificate
-from domain.errors import AccountNotActive, CaLimitReached
-from domain.order import Order, OrderError
+from domain.errors import AccountNotActive, CaLimitReached, InvalidFields
+from domain.order import Order, OrderError, OrderErrorCode
 from domain.provenance import Provenance, of_process
 from domain.renewal import pace
 
@@ -111,12 +111,13 @@ class Renewal:
     def _begin(self, certificate: Certificate, claim: Claim) -> timedelta | None:
         by = self._by(certificate)
         try:
-            self._renewals.begin(certificate, certificate.plan.rule, by, automatic=True, claim=claim)
+            self._renewals.begin_by_itself(certificate, by, claim)
         except CaLimitReached as limit:
             certificate.postpone_renewal(limit.bucket, limit.ready_at, self._clock.now())
             self._store.record(certificate, by=by, claim=claim)
-        except AccountNotActive as refusal:
-            certificate.renewal_failed(None, OrderError("backend_error", str(refusal)), self._clock.now())
+        except (AccountNotActive, InvalidFields) as refusal:  # nobody but its owner has another key
+            code: OrderErrorCode = "backend_error" if isinstance(refusal, AccountNotActive) else "certificate_rejected"
+            certificate.renewal_failed(None, OrderError(code, str(refusal)), self._clock.now())
             self._store.record(certificate, by=by, claim=claim)
         except Taken:  # somebody's order for the same names is in progress
             return self._wait_for_others(certificate.id, claim)

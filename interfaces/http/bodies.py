@@ -25,6 +25,10 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 """What somebody calls a resource. Names are indexed, and PostgreSQL does not index long ones."""
 
 
+Csr = Annotated[str, msgspec.Meta(max_length=32_768)]
+"""A signing request in PEM: a hundred names of 253 characters, and a large key."""
+
+
 class RequestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What every body is. It shows nothing of itself: it may hold keys and credentials."""
 

@@ -18,7 +18,7 @@ from domain.certificate import RevocationReason
 from domain.errors import FieldProblem, InvalidFields, NotFound
 from domain.names import normalise_dns_name
 from interfaces.http.authentication import FromApp, FromToken
-from interfaces.http.bodies import Name, RequestBody, WithOptionalBody, duration_in
+from interfaces.http.bodies import Csr, Name, RequestBody, WithOptionalBody, duration_in
 from interfaces.http.etags import is_known
 from interfaces.http.orders import RUNNING, order_view
 from interfaces.http.outside import outside_call
@@ -59,8 +59,12 @@ class PrivateKeyAnswer(msgspec.Struct, frozen=True):
 
 
 class Renew(RequestBody, frozen=True):
+    """A new key is made, unless `new_key` is false. `csr_pem` brings one that stays with whom it belongs to; from then on its
+    request is used again, until another one is brought."""
+
     reason: Reason = "requested"
-    new_key: bool = True
+    new_key: bool | None = None
+    csr_pem: Csr | None = None
 
 
 class RenewalAnswer(OrderView, frozen=True):
@@ -198,7 +202,9 @@ def renew(
     """An order for the next version under the same id; 200 with the running one where there is one. `cost` says whether
     the CA counts it, and why; `explain` says so beforehand."""
     wanted = data or Renew()
-    placed = services.renewals.renew(certificate_id, reason=wanted.reason, new_key=wanted.new_key, caller=caller)
+    placed = services.renewals.renew(
+        certificate_id, reason=wanted.reason, new_key=wanted.new_key, csr_pem=wanted.csr_pem, caller=caller
+    )
     order = msgspec.structs.asdict(order_view(services, caller, placed.order_id))
     cost = None if placed.cost is None else shown_cost(placed.cost, placed.ca)
     return Response(

@@ -13,7 +13,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from application.caller import Caller
 from domain.order import KeyType
 from interfaces.http.authentication import FromApp, FromToken
-from interfaces.http.bodies import Name, RequestBody
+from interfaces.http.bodies import Csr, Name, RequestBody
 from interfaces.http.pages import FromPage
 from interfaces.http.problems import ERRORS
 from interfaces.http.services import Services
@@ -23,11 +23,15 @@ from projections.orders import ORDERS, OrderView, Status
 
 
 class Issue(RequestBody, frozen=True):
+    """`csr_pem` is a PKCS #10 request for exactly the domains: its key stays with whom it belongs to. Without it a key of
+    `key_type` is made here, `ec256` where none is named."""
+
     account_id: str
     domains: list[str]
     challenge_type: str
     auto_renew: bool = True
-    key_type: KeyType = "ec256"
+    key_type: KeyType | None = None
+    csr_pem: Csr | None = None
     profile: str | None = None
     preferred_chain: str | None = None
     dns_provider_id: str | None = None
@@ -58,6 +62,7 @@ def issue(data: JSONBody[Issue], caller: FromToken, services: FromApp) -> Respon
         challenge_type=data.challenge_type,
         auto_renew=data.auto_renew,
         key_type=data.key_type,
+        csr_pem=data.csr_pem,
         profile=data.profile,
         preferred_chain=data.preferred_chain,
         dns_provider_id=data.dns_provider_id,

@@ -20,6 +20,8 @@ def preflight(data: JSONBody[Issue], caller: FromToken, services: FromApp) -> Re
             account_id=data.account_id,
             domains=data.domains,
             challenge_type=data.challenge_type,
+            key_type=data.key_type,
+            csr_pem=data.csr_pem,
             profile=data.profile,
             dns_provider_id=data.dns_provider_id,
             caller=caller,

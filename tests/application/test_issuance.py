@@ -149,6 +149,7 @@ def test_what_is_to_be_done_follows_from_what_the_order_was_told(told: Sequence[
         replaces=None,
         ca="",
         charges=(),
+        csr_der=b"",
         now=NEW_YEAR,
     )
     for tell in told:

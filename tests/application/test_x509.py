@@ -11,13 +11,15 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from cryptography.x509.oid import ExtensionOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from application.secret_value import SecretValue
 from application.x509 import CertificateRejected, ari_id, ari_id_of, new_csr_der, new_private_key, read_chain
+from application.x509 import read_csr as read_request
+from domain.errors import InvalidFields
 from domain.order import KeyType
 from tests.fakes import NEW_YEAR
 from tests.fakes_ca_issuance import authority, issue, pem, read_csr
@@ -89,6 +91,86 @@ def test_a_signing_request_names_its_names_in_the_alternative_name_alone() -> No
     assert list(request.subject) == []
     (extension,) = request.extensions
     assert (extension.oid, extension.critical) == (ExtensionOID.SUBJECT_ALTERNATIVE_NAME, True)
+
+
+# --- taking what somebody brings ---
+
+
+def brought(
+    names: Sequence[str] = NAMES,
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | None = None,
+    common_name: str | None = None,
+    others: Sequence[x509.GeneralName] = (),
+) -> str:
+    subject = [] if common_name is None else [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+    alternative = x509.SubjectAlternativeName([*map(x509.DNSName, names), *others])
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder(x509.Name(subject)).add_extension(alternative, critical=False)
+    hashed = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return request.sign(key, hashed).public_bytes(Encoding.PEM).decode()
+
+
+def nameless() -> str:
+    request = x509.CertificateSigningRequestBuilder(x509.Name([])).sign(
+        ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()
+    )
+    return request.public_bytes(Encoding.PEM).decode()
+
+
+def signed_by_another() -> str:
+    """The signature's last octet is another one."""
+    der = x509.load_pem_x509_csr(brought().encode()).public_bytes(Encoding.DER)
+    body = base64.encodebytes(der[:-1] + bytes([der[-1] ^ 1])).decode()
+    return f"-----BEGIN CERTIFICATE REQUEST-----\n{body}-----END CERTIFICATE REQUEST-----\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "key_type"),
+    [
+        (ec.generate_private_key(ec.SECP256R1()), "ec256"),
+        (ec.generate_private_key(ec.SECP384R1()), "ec384"),
+        (rsa.generate_private_key(65537, 2048), "rsa2048"),
+        (rsa.generate_private_key(65537, 3072), "rsa3072"),
+    ],
+)
+def test_a_request_is_taken_with_the_kind_of_its_key(
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, key_type: KeyType
+) -> None:
+    request = read_request(brought(key=key), NAMES)
+    assert request.key_type == key_type
+    assert read_csr(request.csr_der) == (key.public_key(), frozenset(NAMES))
+
+
+def test_the_names_of_a_request_may_stand_in_any_order_and_case_and_one_in_its_subject() -> None:
+    read_request(brought([NAMES[1].upper(), NAMES[0]], common_name=NAMES[0].title()), NAMES)
+
+
+@pytest.mark.parametrize(
+    ("csr_pem", "code"),
+    [
+        ("", "unreadable"),
+        ("<html>", "unreadable"),
+        ("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n", "unreadable"),
+        (pem(leaf()), "unreadable"),
+        (KEY.reveal_text(), "unreadable"),
+        (brought().replace("MI", "\u00fc", 1), "unreadable"),
+        (nameless(), "unreadable"),
+        (signed_by_another(), "invalid"),
+        (brought(key=ec.generate_private_key(ec.SECP521R1())), "unsupported"),
+        (brought(key=rsa.generate_private_key(65537, 1024)), "unsupported"),
+        (brought(key=ed25519.Ed25519PrivateKey.generate()), "unsupported"),
+        (brought(NAMES[:1]), "other_names"),
+        (brought([*NAMES, "third.example"]), "other_names"),
+        (brought(others=[x509.RFC822Name("ops@acme.example")]), "other_names"),
+        (brought(common_name="other.example"), "other_names"),
+    ],
+)
+def test_another_request_is_refused(csr_pem: str, code: str) -> None:
+    with pytest.raises(InvalidFields) as refusal:
+        read_request(csr_pem, NAMES)
+    (problem,) = refusal.value.fields
+    assert (problem.field, problem.code) == ("csr_pem", code)
+    assert "PRIVATE" not in problem.message
 
 
 # --- judging ---

@@ -96,6 +96,7 @@ def placed_with(*assignments: Assignment, **asked: Any) -> Order:
             "replaces": None,
             "ca": "https://ca.example/directory",
             "charges": (),
+            "csr_der": b"",
             "now": NOW,
             **asked,
         },
@@ -207,6 +208,7 @@ def test_an_order_is_placed_with_all_that_was_asked() -> None:
                 "replaces": "akid.serial",
                 "ca": "https://ca.example/directory",
                 "charges": (ORDERS,),
+                "csr_der": b"",
             },
         )
     ]

@@ -453,6 +453,7 @@ def placed(
         replaces=None if reason is None else "akid.serial",
         ca=CA,
         charges=cost_of("new", CA, account_id, names, ["a.example"]).taken,
+        csr_der=b"",
         now=now,
     )
 

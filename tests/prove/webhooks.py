@@ -232,6 +232,7 @@ def failed_order(ids: UlidIds, names: tuple[str, ...], now: datetime) -> Order:
         replaces=None,
         ca="",
         charges=(),
+        csr_der=b"",
         now=now,
     )
     order.fail(OrderError("challenge_failed", "the CA saw another value"), now)

@@ -86,6 +86,7 @@ class Ground:
             replaces=None,
             ca="",
             charges=(),
+            csr_der=b"",
             now=datetime.now(UTC),
         )
         self.parts.store.record(order, by=BY)

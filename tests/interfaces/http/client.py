@@ -276,6 +276,7 @@ def record_order(
         replaces=None,
         ca="",
         charges=(),
+        csr_der=b"",
         now=datetime.now(UTC),
     )
     api.parts.store.record(order, by=operator(tenant_id))

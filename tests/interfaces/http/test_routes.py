@@ -116,7 +116,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "POST /v1/pki/certificates/x/private-key": {"version": 1},
     "POST /v1/pki/certificates/x/bundle": {"format": "pem", "version": 1},
     "PATCH /v1/pki/certificates/x": {"auto_renew": False, "name": "edge"},
-    "POST /v1/pki/certificates/x/renew": {"reason": "requested", "new_key": True},
+    "POST /v1/pki/certificates/x/renew": {"reason": "requested", "new_key": True, "csr_pem": "-----BEGIN"},
     "POST /v1/pki/certificates/x/revoke": {"reason": "superseded", "version": 1},
     "POST /v1/pki/certificates/x/release-renewal": {"reason": "looked into"},
     "POST /v1/subscriptions": {
