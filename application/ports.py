@@ -155,7 +155,19 @@ class Unseen(msgspec.Struct, frozen=True):
     value: str
 
 
+class Alias(msgspec.Struct, frozen=True):
+    """Where a name's CNAMEs end: at the name itself where it has none. None where they lead nowhere, and `obstacle` says
+    why."""
+
+    end: str | None
+    obstacle: str = ""
+
+
 class Resolver(Protocol):
+    def aliases(self, record_names: Sequence[str], nameservers: Sequence[str]) -> Mapping[str, Alias]:
+        """Of each name, asked of `nameservers` (`host:port`) where given and of the recursive resolvers. Those that nobody
+        can look up now are left out. A CNAME that a wildcard makes counts for none: it gives way to a value."""
+
     def unseen(self, values: Sequence[TxtValue], nameservers: Sequence[str]) -> Sequence[Unseen]:
         """Asks every authoritative server of the zone in which each name ends after its CNAMEs, or `nameservers`
         (`host:port`) where given. Empty when all of them serve all values. A server that does not answer has not

@@ -44,8 +44,6 @@ Code = Literal[
     "cname_dangling",
     "cname_target_unmanaged",
     "cname_target_managed",
-    "cname_not_followed",
-    "dname_above",
     "wildcard_catches_challenge",
     "wildcard_shadowing",
     "txt_set_large",
@@ -203,19 +201,8 @@ RULES: Mapping[Code, Rule] = {
     ),
     "cname_target_managed": Rule(
         "info",
-        "The alias of the challenge's record leads into a zone that a connected provider manages.",
+        "The alias of the challenge's record leads into a zone that a connected provider manages: the value is written there.",
         "Keep the target's zone connected for as long as the CNAME is there.",
-    ),
-    "cname_not_followed": Rule(
-        "error",
-        "Challenge values are written at the challenge's name itself, not where its CNAME leads, and no name server takes a"
-        " TXT record beside a CNAME.",
-        "Remove the CNAME, or delegate the challenge's name by NS records instead.",
-    ),
-    "dname_above": Rule(
-        "error",
-        "A DNAME above redirects the challenge's name: nothing that is written there would be served.",
-        "Take the name out of the DNAME's reach, or order for the name that it leads to.",
     ),
     "wildcard_catches_challenge": Rule(
         "warning",
@@ -455,9 +442,6 @@ def _of_aliases(
     if not name.hops or _is_caught(name):
         return
     evidence = [_hop_evidence(hop) for hop in name.hops]
-    if name.hops[0].dname is not None:
-        yield _finding("dname_above", dns_name, *evidence)
-        return
     if name.chain_end == "loop":
         yield _finding("cname_loop", dns_name, *evidence)
         return
@@ -477,7 +461,6 @@ def _of_aliases(
         )
         return
     yield _finding("cname_target_managed", dns_name, *evidence)
-    yield _finding("cname_not_followed", dns_name, *evidence)
 
 
 def _hop_evidence(hop: Hop) -> Evidence:

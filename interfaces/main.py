@@ -16,6 +16,7 @@ from time import monotonic
 from application.accounts import Accounts
 from application.ca_catalogue import hosts_of, load_catalogue
 from application.certificates import Certificates
+from application.delegations import Delegations
 from application.dns_providers import DnsProviders
 from application.errors import StoreUnavailable
 from application.event_store import Decisions, EventStore
@@ -199,7 +200,19 @@ def assemble(settings: Settings) -> Iterator[Parts]:
             decisions=DECISIONS,
             processes=[
                 (
-                    Issuance(store, history, keys, accounts, ca, providers, resolver, views, rate_limits, clock),
+                    Issuance(
+                        store,
+                        history,
+                        keys,
+                        accounts,
+                        ca,
+                        providers,
+                        resolver,
+                        Delegations(views, providers, resolver),
+                        views,
+                        rate_limits,
+                        clock,
+                    ),
                     settings.workers,
                 ),
                 (

@@ -200,11 +200,21 @@ def _offered(order: OrderView, challenges: Sequence[Challenge]) -> Sequence[Chal
     views = []
     for view in order.challenges:
         challenge = by_name.get((base_name(view.domain), view.wildcard))
-        if challenge is not None:
-            value = challenge.record.value if challenge.record else None
-            views.append(replace(view, status=challenge.status, record_value=value))
-        else:
+        if challenge is None:
             views.append(view)
+        elif challenge.record is None:
+            views.append(replace(view, status=challenge.status))
+        else:
+            record = challenge.record  # an alias may have led elsewhere
+            views.append(
+                replace(
+                    view,
+                    status=challenge.status,
+                    record_name=record.name,
+                    record_value=record.value,
+                    dns_provider_id=record.dns_provider_id,
+                )
+            )
     return views
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from application.accounts import Accounts
 from application.certificates import SEALED_KIND
+from application.delegations import Delegations
 from application.dns_providers import DnsProviders, reason_of
 from application.errors import (
     CaRefused,
@@ -81,7 +82,7 @@ def next_step(order: Order) -> Step | None:
     due_at = order.due_at
     if order.ended is not None:
         return RemoveRecords(due_at) if order.outstanding_records else None
-    if order.sealed_key_id is None:
+    if not order.csr_der:
         return SealKey(due_at)
     if order.at_ca is None:
         return PlaceAtCa(due_at)
@@ -130,6 +131,7 @@ class Issuance:
         ca: CertificateAuthority,
         providers: DnsProviders,
         resolver: Resolver,
+        delegations: Delegations,
         others: OtherOrders,
         rate_limits: RateLimits,
         clock: Clock,
@@ -141,6 +143,7 @@ class Issuance:
         self._ca = ca
         self._providers = providers
         self._resolver = resolver
+        self._delegations = delegations
         self._others = others
         self._rate_limits = rate_limits
         self._clock = clock
@@ -269,7 +272,9 @@ class Issuance:
     def _read_authorizations(self, order: Order) -> None:
         account, at_ca = self._accounts.at_ca(order.account_id)
         authorizations = self._ca.authorizations(at_ca, _at_ca(order).authorization_urls)
-        order.offer_challenges(authorizations, account.key_thumbprint, self._clock.now())
+        to_show = {each.dns_name for each in authorizations if each.status != "valid"}
+        homes = self._delegations.homes(order, to_show)
+        order.offer_challenges(authorizations, account.key_thumbprint, self._clock.now(), homes)
 
     def _publish(self, order: Order) -> None:
         for zone, _, records in self._zones_of(order.outstanding_records):

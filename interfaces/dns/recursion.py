@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 
@@ -23,6 +23,7 @@ MOST_SERVERS = 16  # of one zone; the root and the largest top-level domains hav
 MOST_ADDRESSES = 32
 MOST_THREADS = 16
 DNS_PORT = 53
+PROBE_LABEL = "_acme-preflight"  # nobody writes there: what answers for it is a wildcard
 
 
 class Recursion:
@@ -37,16 +38,13 @@ class Recursion:
         self._answered_last: tuple[str, int] | None = None
 
     def end_of_cnames(self, name: dns.name.Name) -> dns.name.Name:
-        """The name itself where it has no CNAME. Raises ResolverFailed, also for a loop and for more than eight."""
-        passed = [name]
-        while len(passed) <= MOST_CNAMES + 1:
-            targets = self._targets(passed[-1], dns.rdatatype.CNAME)
-            if not targets:
-                return passed[-1]
-            if targets[0] in passed:
-                raise ResolverFailed(f"the CNAMEs of {_text(name)} run in a circle")
-            passed.append(targets[0])
-        raise ResolverFailed(f"{_text(name)} has more than {MOST_CNAMES} CNAMEs")
+        """The name itself where it has no CNAME. Raises ResolverFailed, and AliasBroken."""
+        return end_of_cnames(name, self.cname)
+
+    def cname(self, name: dns.name.Name) -> dns.name.Name | None:
+        """Where the CNAME at the name points to. Raises ResolverFailed."""
+        targets = self._targets(name, dns.rdatatype.CNAME)
+        return targets[0] if targets else None
 
     def server_addresses(self, name: dns.name.Name) -> Sequence[str]:
         """Of the authoritative servers of the zone that holds the name, IPv4 and IPv6: all of them, but of at most sixteen
@@ -112,6 +110,25 @@ class Recursion:
                 self._answered_last = resolver
                 return answer
         raise ResolverFailed(f"no resolver answers {dns.rdatatype.to_text(rdtype)} {_text(name)}")
+
+
+class AliasBroken(ResolverFailed):
+    """CNAMEs that lead nowhere: in a circle, or on and on."""
+
+
+def end_of_cnames(name: dns.name.Name, cname: Callable[[dns.name.Name], dns.name.Name | None]) -> dns.name.Name:
+    """`cname` says where the one at a name points to. One that a wildcard makes is not followed: it gives way to a value that
+    is written at the name itself (RFC 4592 §2.2.1). Raises AliasBroken, and what `cname` raises."""
+    passed = [name]
+    while len(passed) <= MOST_CNAMES + 1:
+        here = passed[-1]
+        target = cname(here)
+        if target is None or cname(dns.name.from_text(PROBE_LABEL, here.parent())) == target:
+            return here
+        if target in passed:
+            raise AliasBroken(f"the CNAMEs of {_text(name)} run in a circle")
+        passed.append(target)
+    raise AliasBroken(f"{_text(name)} has more than {MOST_CNAMES} CNAMEs")
 
 
 def hosts_own() -> Sequence[tuple[str, int]]:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import NamedTuple
 
 import dns.exception
 import dns.flags
+import dns.message
 import dns.name
 import dns.rcode
 import dns.rdatatype
 
 from application.errors import EgressRefused, ResolverFailed
-from application.ports import TxtValue, Unseen
+from application.ports import Alias, TxtValue, Unseen
 from application.provider_config import host_and_port
 from interfaces.dns.egress import Egress
 from interfaces.dns.questions import ask_authority
-from interfaces.dns.recursion import DNS_PORT, Recursion
+from interfaces.dns.recursion import DNS_PORT, AliasBroken, Recursion, end_of_cnames
 from interfaces.dns.txt_strings import txt_value
 
 MOST_THREADS = 32
 SERVERS_LIVE_SECONDS = 30.0
 MOST_KEPT = 1024
+SAID = frozenset({dns.rcode.NOERROR, dns.rcode.NXDOMAIN})
 
 
 class Server(NamedTuple):
@@ -56,6 +58,15 @@ class AuthoritativeResolver:
         self._kept: dict[dns.name.Name, tuple[Sequence[Server], float]] = {}
         self._keeping = Lock()
 
+    def aliases(self, record_names: Sequence[str], nameservers: Sequence[str]) -> Mapping[str, Alias]:
+        try:
+            given = [server for nameserver in nameservers for server in self._given(nameserver)]
+        except ResolverFailed:
+            return {}
+        with ThreadPoolExecutor(MOST_THREADS) as pool:
+            found = pool.map(lambda name: self._alias(name, given), record_names)
+            return {name: alias for name, alias in zip(record_names, found, strict=True) if alias is not None}
+
     def unseen(self, values: Sequence[TxtValue], nameservers: Sequence[str]) -> Sequence[Unseen]:
         names = list(dict.fromkeys(value.record_name for value in values))
         given = [server for nameserver in nameservers for server in self._given(nameserver)]
@@ -70,6 +81,27 @@ class AuthoritativeResolver:
             for question in asked[value.record_name]
             if value.value not in served[question]
         ]
+
+    def _alias(self, record_name: str, given: Sequence[Server]) -> Alias | None:
+        def cname(name: dns.name.Name) -> dns.name.Name | None:
+            answer = self._said_of_cname(name, given)
+            return self._recursion.cname(name) if answer is None else cname_in(answer, name)
+
+        try:
+            end = end_of_cnames(dns.name.from_text(record_name), cname)
+        except AliasBroken as broken:
+            return Alias(None, broken.detail)
+        except (ResolverFailed, dns.exception.DNSException):
+            return None
+        return Alias(end.to_text(omit_final_dot=True).lower())
+
+    def _said_of_cname(self, name: dns.name.Name, given: Sequence[Server]) -> dns.message.QueryMessage | None:
+        """The answer of the first of those servers that speaks for the name."""
+        for _, address, port in given:
+            answer = ask_authority(self._egress, address, port, name, dns.rdatatype.CNAME, self._timeout_seconds)
+            if answer is not None and answer.flags & dns.flags.AA and answer.rcode() in SAID:
+                return answer
+        return None
 
     def _questions(self, record_name: str, given: Sequence[Server]) -> Sequence[Question]:
         try:
@@ -117,6 +149,12 @@ class AuthoritativeResolver:
         except EgressRefused as refusal:
             raise ResolverFailed(f"{nameserver}: {refusal.detail}") from refusal
         return [Server(nameserver, address, port) for address in addresses]
+
+
+def cname_in(answer: dns.message.QueryMessage, name: dns.name.Name) -> dns.name.Name | None:
+    """Where the CNAME at the name points to."""
+    held = [rrset for rrset in answer.answer if rrset.rdtype == dns.rdatatype.CNAME and rrset.name == name]
+    return held[0][0].target if held else None
 
 
 def has_route(address: str) -> bool:

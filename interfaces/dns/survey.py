@@ -38,7 +38,7 @@ from domain.dns_survey import (
 from interfaces.dns.egress import Egress
 from interfaces.dns.look_ups import LookUps, Resolved, Time, status_of, text_of
 from interfaces.dns.questions import answers_over_tcp, ask
-from interfaces.dns.recursion import DNS_PORT, MOST_ADDRESSES, MOST_CNAMES, MOST_SERVERS
+from interfaces.dns.recursion import DNS_PORT, MOST_ADDRESSES, MOST_CNAMES, MOST_SERVERS, PROBE_LABEL
 from interfaces.dns.resolver import has_route
 from interfaces.dns.txt_strings import txt_value
 from interfaces.foreign_text import clean
@@ -46,7 +46,6 @@ from interfaces.foreign_text import clean
 MOST_THREADS = 16
 SURVEY_SECONDS = 16.0
 TIMEOUT_SECONDS = 2.0
-PROBE_LABEL = "_acme-preflight"  # nobody writes there: what answers for it is a wildcard
 WILDCARD_TYPES = (dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.TXT, dns.rdatatype.MX)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 from application.errors import Failure
-from application.ports import ProviderAccess, TxtValue, Unseen, WebhookRequest, WebhookResponse
+from application.ports import Alias, ProviderAccess, TxtValue, Unseen, WebhookRequest, WebhookResponse
 from domain.errors import FieldProblem, InvalidFields
 from domain.names import base_name
 from tests.application.calls import Calls
@@ -91,7 +91,15 @@ class FakeResolver:
         self.stale: set[str] = set()
         self.asked: list[tuple[frozenset[TxtValue], Sequence[str]]] = []
         self.failures: deque[Failure] = deque()
+        self.led: dict[str, Alias] = {}
+        self.unknown: set[str] = set()
+        self.looked_up = 0
         self._txt = txt
+
+    def aliases(self, record_names: Sequence[str], nameservers: Sequence[str]) -> Mapping[str, Alias]:
+        del nameservers
+        self.looked_up += 1
+        return {name: self.led.get(name, Alias(name)) for name in record_names if name not in self.unknown}
 
     def unseen(self, values: Sequence[TxtValue], nameservers: Sequence[str]) -> Sequence[Unseen]:
         self.asked.append((frozenset(values), nameservers))

@@ -15,7 +15,7 @@ from application.errors import (
     ZoneThrottled,
     ZoneUnreachable,
 )
-from application.ports import TxtValue
+from application.ports import Alias, TxtValue
 from domain.errors import OrderInProgress
 from domain.order import Order
 from tests.application.outside import Change
@@ -138,6 +138,93 @@ def test_an_order_whose_credentials_are_gone_says_so(world: World) -> None:
     assert "credentials_path" in failed.error.message
 
 
+# --- aliases ---
+
+TARGET = "acme.challenges.example"
+
+
+def led_to(world: World, alias: Alias, zone: str = "challenges.example") -> None:
+    """The challenge's name is an alias, and that zone is managed."""
+    world.connect_provider(zone, name="second")
+    world.resolver.led[RECORD] = alias
+
+
+def test_a_value_is_written_where_the_alias_of_its_name_leads_and_removed_there(world: World) -> None:
+    led_to(world, Alias(TARGET))
+    order_id = world.placed(*NAMES)
+    world.run_until_quiet()
+    assert world.zones.of(ZONE).changes == []
+    assert {value.record_name for _, values in world.zones.of("challenges.example").changes for value in values} == {
+        TARGET
+    }
+    (offered,) = (event for event in world.events(order_id) if isinstance(event, Order.ChallengesOffered))
+    assert {challenge.record.name for challenge in offered.challenges if challenge.record} == {TARGET}
+    assert world.resolver.looked_up == 1
+    assert world.zones.held == set()
+
+
+def test_an_alias_within_the_same_zone_is_written_by_the_same_provider(world: World) -> None:
+    world.resolver.led[RECORD] = Alias(f"here.{ZONE}")
+    world.placed(*NAMES)
+    world.run_until_quiet()
+    assert {value.record_name for _, values in world.zones.of(ZONE).changes for value in values} == {f"here.{ZONE}"}
+
+
+@pytest.mark.parametrize(
+    ("alias", "message"),
+    [
+        (Alias("there.unmanaged.example"), "there.unmanaged.example, which no active DNS provider manages"),
+        (Alias(None, "the CNAMEs run in a circle"), "circle"),
+    ],
+)
+def test_an_alias_that_leads_nowhere_of_ours_ends_the_order_at_its_names(
+    world: World, alias: Alias, message: str
+) -> None:
+    led_to(world, alias)
+    order_id = world.placed(*NAMES, f"www.{ZONE}")
+    world.run_until_quiet()
+    failed = world.failure(order_id)
+    assert (failed.error.code, {error.code for error in failed.name_errors}) == (
+        "zone_not_managed",
+        {"zone_not_managed"},
+    )
+    assert {error.dns_name for error in failed.name_errors} == set(NAMES)
+    assert all(message in error.message for error in failed.name_errors)
+    assert world.zones.of(ZONE).attempts == 0
+    world.require_sound()
+
+
+def test_a_name_is_looked_up_again_while_nobody_knows_whether_it_is_an_alias(world: World) -> None:
+    led_to(world, Alias(TARGET))
+    world.resolver.unknown.add(RECORD)
+    order_id = world.placed(*NAMES)
+    world.run_for(timedelta(seconds=2))
+    assert world.zones.of(ZONE).attempts == 0
+    world.resolver.unknown.clear()
+    world.run_until_quiet()
+    assert world.zones.of(ZONE).attempts == 0
+    assert world.zones.held == set()
+    assert [type(event) for event in world.events(order_id)].count(Order.ChallengesOffered) == 1
+
+
+def test_a_name_that_nobody_can_look_up_for_long_is_taken_for_no_alias(world: World) -> None:
+    world.resolver.unknown.add(RECORD)
+    order_id = world.placed(*NAMES)
+    world.run_until_quiet()
+    assert world.order(order_id).ended == "valid"
+    assert world.resolver.looked_up == 6
+    assert world.clock.now() - NEW_YEAR < MINUTE
+    world.require_sound()
+
+
+def test_where_nobody_is_to_be_asked_a_failed_look_up_is_not_waited_for(world: World) -> None:
+    world.resolver.unknown.add(RECORD)
+    order_id = world.placed(*NAMES, propagation="skip")
+    world.run_until_quiet()
+    assert world.order(order_id).ended == "valid"
+    assert world.resolver.looked_up == 1
+
+
 # --- propagation ---
 
 
@@ -198,7 +285,7 @@ def test_a_question_that_fails_for_a_moment_is_asked_again(world: World) -> None
 
 def test_servers_that_cannot_be_found_hold_the_order_back_to_the_advisory_limit(world: World) -> None:
     order_id = world.placed(propagation_timeout="3m")
-    world.outage("resolver", HOUR, ResolverFailed("SERVFAIL for acme.example"))
+    world.outage("resolver.unseen", HOUR, ResolverFailed("SERVFAIL for acme.example"))
     world.run_for(timedelta(minutes=2, seconds=59))
     assert world.ca.requests["challenge"] == 0
     world.run_until_quiet()
@@ -210,7 +297,7 @@ def test_servers_that_cannot_be_found_hold_the_order_back_to_the_advisory_limit(
 
 def test_servers_that_cannot_be_found_end_a_strict_order_at_its_limit(world: World) -> None:
     order_id = world.placed(propagation="strict", propagation_timeout="3m")
-    world.outage("resolver", HOUR, ResolverFailed("SERVFAIL for acme.example"))
+    world.outage("resolver.unseen", HOUR, ResolverFailed("SERVFAIL for acme.example"))
     world.run_until_quiet()
     failed = world.failure(order_id)
     assert failed.error.code == "propagation_timeout"

@@ -19,7 +19,7 @@ from domain.order import Order
 from tests.application.calls import Death, Killed
 from tests.application.world import ZONE, World
 
-CALLS, RENEWAL_CALLS, FAILED_RENEWAL_CALLS = 44, 56, 37
+CALLS, RENEWAL_CALLS, FAILED_RENEWAL_CALLS = 46, 58, 39
 """How many an order makes after it was placed, if nobody dies."""
 
 FORBIDDEN = Problem(ERROR_NAMESPACE + "caa", "forbidden")

@@ -15,6 +15,7 @@ from application.accounts import Accounts
 from application.ca_catalogue import load_catalogue
 from application.caller import Caller
 from application.certificates import Certificates
+from application.delegations import Delegations
 from application.dns_providers import DnsProviders
 from application.errors import Failure, StoreUnavailable
 from application.event_store import Decisions, EventStore
@@ -151,6 +152,7 @@ class World:
                 ca,
                 self.providers,
                 resolver,
+                Delegations(views, self.providers, resolver),
                 self.views,
                 self.rate_limits,
                 self.clock,
@@ -317,7 +319,8 @@ class World:
         profile: str | None = None,
         preferred_chain: str | None = None,
         dns_provider_id: str | None = None,
-        key_type: KeyType = "ec256",
+        key_type: KeyType | None = None,
+        csr_pem: str | None = None,
         caller: Caller = OWNER,
     ) -> tuple[str, bool]:
         return self.orders.place(
@@ -326,6 +329,7 @@ class World:
             challenge_type=challenge_type,
             auto_renew=True,
             key_type=key_type,
+            csr_pem=csr_pem,
             profile=profile,
             preferred_chain=preferred_chain,
             dns_provider_id=dns_provider_id,

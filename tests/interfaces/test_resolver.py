@@ -14,11 +14,12 @@ import dns.message
 import dns.name
 import dns.rcode
 import dns.rdatatype
+import dns.rrset
 import dns.zone
 import pytest
 
 from application.errors import ResolverFailed
-from application.ports import TxtValue, Unseen
+from application.ports import Alias, TxtValue, Unseen
 from interfaces.dns import resolver as resolver_module
 from interfaces.dns.embedded_server import EmbeddedDns
 from interfaces.dns.resolver import AuthoritativeResolver
@@ -105,6 +106,11 @@ class World:
         egress = Egress([ip_network(allowed)])
         resolver = AuthoritativeResolver(egress, self.recursive, timeout_seconds=timeout, port=self.port)
         return list(resolver.unseen(values or [VALUE], nameservers))
+
+    def alias(self, name: str = NAME, nameservers: tuple[str, ...] = ()) -> Alias | None:
+        egress = Egress([ip_network("127.0.0.0/8")])
+        resolver = AuthoritativeResolver(egress, self.recursive, timeout_seconds=5.0, port=self.port)
+        return resolver.aliases([name], nameservers).get(name)
 
     def missing_at(self, *hosts: str, value: TxtValue = VALUE) -> list[Unseen]:
         return [Unseen(f"{host}:{self.port}", value.record_name, value.value) for host in hosts]
@@ -229,6 +235,67 @@ def test_cnames_in_a_circle_fail(world: World, back_to: str) -> None:
     world.resolve(authority({ACME: f"{APEX}{SERVERS}{chain(2)}hop2 60 IN CNAME {back_to}.\n"}))
     with pytest.raises(ResolverFailed, match="circle"):
         world.unseen()
+
+
+# --- aliases ---
+
+
+def test_a_name_without_a_cname_ends_in_itself(world: World) -> None:
+    world.resolve(with_txt())
+    assert world.alias() == Alias(NAME)
+
+
+@pytest.mark.parametrize("with_given", [True, False])
+def test_an_alias_ends_after_its_last_cname(world: World, *, with_given: bool) -> None:
+    start = f"{APEX}{SERVERS}_acme-challenge.www 60 IN CNAME Hop.Acme.Example.\nhop 60 IN CNAME there.corp.example.\n"
+    recursive = {CORP: APEX} if with_given else {ACME: start, CORP: APEX}
+    world.resolve(authority(recursive))
+    given = (world.serve(SECOND, authority({ACME: start})),) if with_given else ()
+    assert world.alias(nameservers=given) == Alias("there.corp.example")
+
+
+@pytest.mark.parametrize(
+    ("hops", "obstacle"),
+    [
+        (chain(9), "more than 8 CNAMEs"),
+        (f"{chain(2)}hop2 60 IN CNAME {NAME}.\n", "circle"),
+        (f"{chain(2)}hop2 60 IN CNAME hop1.acme.example.\n", "circle"),
+    ],
+)
+def test_an_alias_that_leads_nowhere_says_why(world: World, hops: str, obstacle: str) -> None:
+    world.resolve(authority({ACME: APEX + SERVERS + hops}))
+    alias = world.alias()
+    assert alias is not None
+    assert alias.end is None
+    assert obstacle in alias.obstacle
+
+
+def test_a_cname_that_a_wildcard_makes_is_not_followed(world: World) -> None:
+    def caught(query: dns.message.Message) -> dns.message.Message:
+        """As `*.www.acme.example CNAME balancer.acme.example` has it."""
+        response = with_txt()(query)
+        name = query.question[0].name
+        if name.is_subdomain(dns.name.from_text("www.acme.example")):
+            response.set_rcode(dns.rcode.NOERROR)
+            response.answer = [dns.rrset.from_text(name, 60, "IN", "CNAME", "balancer.acme.example.")]
+        return response
+
+    world.resolve(caught)
+    assert world.alias() == Alias(NAME)
+    own = f"{APEX}{SERVERS}_acme-challenge.www 60 IN CNAME there\n*.www 60 IN CNAME balancer\n"
+    world.recursive.clear()
+    world.resolve(authority({ACME: own}))
+    assert world.alias() == Alias("there.acme.example")
+
+
+def test_what_nobody_can_look_up_is_left_out(world: World) -> None:
+    world.resolve(authority({}))
+    assert world.alias() is None
+    assert world.alias(nameservers=(world.serve(SECOND, authority({})),)) is None
+    assert world.alias(nameservers=("nowhere.invalid:53",)) is None
+
+
+# --- whom to ask ---
 
 
 def test_given_nameservers_are_asked_and_nobody_else(world: World) -> None:

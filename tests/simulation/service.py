@@ -223,7 +223,7 @@ class Service:
         self.renewal = Renewal(store, store, self.renewals, clock)
         self.renewal_infos = RenewalInfos(store, store, accounts, ca, chance, clock)
         self.issuance = Issuance(
-            store, store, NOBODY, accounts, ca, NOBODY, NOBODY, NoOtherOrders(), self.rate_limits, clock
+            store, store, NOBODY, accounts, ca, NOBODY, NOBODY, NOBODY, NoOtherOrders(), self.rate_limits, clock
         )
 
     def open_account(self, account_id: str) -> None:
