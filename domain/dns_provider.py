@@ -43,6 +43,17 @@ class DnsProvider(BaseAggregate[str]):
         reason: str
         detail: str
 
+    class Swept(Event):
+        """What orders had removed was removed once more; `through` is the position in the history up to which nobody needs to
+        look again."""
+
+        TOPIC = "dns_provider.swept"
+        through: int
+
+        def apply(self, aggregate: DnsProvider) -> None:
+            aggregate.swept_through = self.through
+            aggregate.swept_at = self.timestamp
+
     def __init__(
         self,
         tenant_id: str,
@@ -51,6 +62,7 @@ class DnsProvider(BaseAggregate[str]):
         config: dict[str, Any],
         sealed_credentials_id: str | None,
         credentials_path: str | None,
+        timestamp: datetime,
     ) -> None:
         self.tenant_id = tenant_id
         self.provider_type = provider_type
@@ -58,6 +70,8 @@ class DnsProvider(BaseAggregate[str]):
         self.config: Mapping[str, Any] = config
         self.sealed_credentials_id = sealed_credentials_id
         self.credentials_path = credentials_path
+        self.swept_through = 0
+        self.swept_at = timestamp
 
     @classmethod
     def connect(
@@ -93,6 +107,9 @@ class DnsProvider(BaseAggregate[str]):
     def verification_failed(self, reason: str, detail: str, now: datetime) -> None:
         self.trigger_event(self.VerificationFailed, reason=reason, detail=detail, timestamp=now)
 
+    def swept(self, through: int, now: datetime) -> None:
+        self.trigger_event(self.Swept, through=through, timestamp=now)
+
 
 @dataclass(frozen=True)
 class ManagedZones:
@@ -101,6 +118,17 @@ class ManagedZones:
     dns_provider_id: str
     managed_zones: tuple[str, ...]
     connected_at: datetime
+
+
+@dataclass(frozen=True)
+class Removal:
+    """That an order removed a value, or left it to another one that shows the same; `position` in the history."""
+
+    position: int
+    at: datetime
+    order_id: str
+    record_name: str
+    record_value: str
 
 
 def missing_zones(managed_zones: Sequence[str], zones: Sequence[str]) -> tuple[str, ...]:

@@ -26,12 +26,13 @@ from application.orders import Orders
 from application.polling import Polling
 from application.preflight import Preflight
 from application.prepared_types import prepare_types
-from application.process import account_upkeep, delivery, issuance, renewal, renewal_info, upkeep
+from application.process import account_upkeep, delivery, issuance, janitor, renewal, renewal_info, upkeep
 from application.process.account_upkeep import AccountUpkeep
 from application.process.breaker import Breaker
 from application.process.delivery import Deliveries
 from application.process.fan_out import FanOut
 from application.process.issuance import Issuance
+from application.process.janitor import Janitor
 from application.process.renewal import Renewal
 from application.process.renewal_info import RenewalInfos
 from application.process.upkeep import Upkeep
@@ -45,6 +46,7 @@ from application.webhooks import Webhooks
 from domain.account import Account
 from domain.certificate import Certificate
 from domain.delivery import Delivery
+from domain.dns_provider import DnsProvider
 from domain.durations import duration_text
 from domain.order import Order
 from domain.subscription import Subscription
@@ -109,6 +111,7 @@ DECISIONS: Decisions = {
     Certificate: [renewal.DECISION, renewal_info.DECISION],
     Delivery: [delivery.DECISION],
     Subscription: [upkeep.DECISION],
+    DnsProvider: [janitor.DECISION],
 }
 
 
@@ -231,6 +234,7 @@ def assemble(settings: Settings) -> Iterator[Parts]:
                     settings.workers,
                 ),
                 (Upkeep(store, history, views, keys, clock), UPKEEP_SLOTS),
+                (Janitor(store, history, providers, views, clock), UPKEEP_SLOTS),
                 (AccountUpkeep(store, history, accounts, keys, ca, clock), UPKEEP_SLOTS),
                 (Renewal(store, history, renewals, clock), RENEWAL_SLOTS),
                 (RenewalInfos(store, history, accounts, ca, random.random, clock), RENEWAL_INFO_SLOTS),

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from domain.announcement import Announced
-from domain.dns_provider import ManagedZones
+from domain.dns_provider import ManagedZones, Removal
 from domain.errors import NotFound
 from domain.rate_limit import Bucket, Level
 from domain.terms import Candidate, Terms
@@ -48,6 +48,9 @@ class ReadModels:
 
     def is_shown_for_another(self, order_id: str, record_value: str) -> bool:
         return order_view.is_shown_for_another(self._pool, order_id, record_value)
+
+    def removals(self, dns_provider_id: str, after: int, since: datetime, limit: int) -> Sequence[Removal]:
+        return order_view.removals(self._pool, dns_provider_id, after, since, limit)
 
     def failed_renewals(self, certificate_id: str, most: int) -> Sequence[str]:
         return order_view.failed_renewals(self._pool, certificate_id, most)

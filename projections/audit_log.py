@@ -186,6 +186,7 @@ RULES: Mapping[type[DomainEvent], Rule] = {
 
 NO_ACT: frozenset[type[DomainEvent]] = frozenset(
     {
+        DnsProvider.Swept,
         Order.KeySealed,
         Order.Accepted,
         Order.ChallengesOffered,

@@ -57,6 +57,8 @@ def fold(provider: DnsProviderView | None, recorded: Recorded) -> DnsProviderVie
             return replace(provider, verified_at=at, health=HealthView("healthy"))
         case DnsProvider.VerificationFailed(reason=reason, detail=detail) if provider is not None:
             return replace(provider, health=HealthView("failing", reason, detail))
+        case DnsProvider.Swept() if provider is not None:
+            return provider
         case _:
             raise ValueError(f"no rule for {event}")
 

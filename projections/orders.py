@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, assert_never
 
 import msgspec
@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from domain.acme import Problem
 from domain.challenge import DNS_01, dns01_record_name
+from domain.dns_provider import Removal
 from domain.names import base_name
 from domain.order import Challenge, ErrorAtName, Order, OrderError, Phase
 from domain.provenance import Recorded
@@ -311,6 +312,23 @@ def failed_renewals(pool: Pool, certificate_id: str, most: int) -> Sequence[str]
             [certificate_id, most],
         ).fetchall()
     return [order_id for (order_id,) in rows]
+
+
+REMOVALS = """
+SELECT position, (state->>'timestamp')::timestamptz, originator_id, state->'record'->>'name', state->'record'->>'value' FROM events
+WHERE position > %s AND topic IN ('order.record_removed', 'order.record_left')
+  AND state->'record'->>'dns_provider_id' = %s AND (state->>'timestamp')::timestamptz >= %s ORDER BY position LIMIT %s
+"""
+
+
+def removals(pool: Pool, dns_provider_id: str, after: int, since: datetime, limit: int) -> Sequence[Removal]:
+    """What orders say they have removed from the provider's zones after a position and not before `since`, in order. The
+    history itself is asked: each removal is looked at a few times only."""
+    with pool.connection() as connection:
+        rows = connection.execute(REMOVALS, [after, dns_provider_id, since, limit]).fetchall()
+    return [
+        Removal(position, at.astimezone(UTC), order_id, name, value) for position, at, order_id, name, value in rows
+    ]
 
 
 def running_orders(pool: Pool, account_id: str, most: int) -> Sequence[str]:

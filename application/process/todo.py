@@ -97,6 +97,9 @@ class TodoList(Protocol):
         """Gives a row back. Only what is `counted`, or never given back, is among the `attempts` of the next claim.
         Nothing happens if it is held by somebody else by now."""
 
+    def hasten(self, process: str) -> None:
+        """All its rows that nobody holds are due now."""
+
 
 class Process(Protocol):
     """A process manager: `next_step` decides, `perform` acts through ports and reports back as commands."""

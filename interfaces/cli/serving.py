@@ -14,6 +14,7 @@ from queue import SimpleQueue
 import structlog
 import uvicorn
 
+from application.process import janitor
 from application.process.worker import Worker
 from interfaces.http.app import build_app
 from interfaces.parts import Parts
@@ -115,6 +116,7 @@ class _Threads:
 def _add_worker(threads: _Threads, parts: Parts) -> Sequence[Callable[[], object]]:
     """What to call when the history has grown."""
     wakes = []
+    parts.todo.hasten(janitor.NAME)  # how the last process ended is not known
     for process, slots in parts.processes:
         wake = threading.Event()
         threads.add(process.name, Worker(parts.todo, process, slots, wake).run, wake.set)

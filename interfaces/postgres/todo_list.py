@@ -77,6 +77,10 @@ UPDATE todo SET lease_until = NULL, attempts = CASE WHEN %s THEN attempts ELSE g
 WHERE process = %s AND subject = %s AND fence = %s
 """
 
+HASTEN = """
+UPDATE todo SET due_at = least(due_at, now()) WHERE process = %s AND (lease_until IS NULL OR lease_until < now())
+"""
+
 
 class PostgresTodoList:
     """`in_lanes` are the processes whose rows stand in lanes."""
@@ -115,6 +119,10 @@ class PostgresTodoList:
         row = [claim.process, claim.subject, claim.fence]
         with self._pool.connection() as connection:
             connection.execute(RELEASE, [counted, bool(retry_in), retry_in, *row])
+
+    def hasten(self, process: str) -> None:
+        with self._pool.connection() as connection:
+            connection.execute(HASTEN, [process])
 
 
 def _claim_in_lanes(

@@ -70,6 +70,9 @@ class WatchedTodo:
         finally:
             self.releases.put((claim, retry_in))
 
+    def hasten(self, process: str) -> None:
+        self._store.hasten(process)
+
     def _fail(self, what: str) -> None:
         if self.failures[what]:
             raise self.failures[what].pop(0)

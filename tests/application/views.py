@@ -17,7 +17,7 @@ from domain.acknowledgement import Acknowledged, Rewound
 from domain.announcement import Announced, announcement_of, causation
 from domain.certificate import Certificate
 from domain.delivery import Delivery
-from domain.dns_provider import DnsProvider, ManagedZones
+from domain.dns_provider import DnsProvider, ManagedZones, Removal
 from domain.errors import NotFound
 from domain.event import DomainEvent
 from domain.order import Order
@@ -239,6 +239,7 @@ class Views:
         self._cursors, self._failures = CursorsView(), FailuresView()
         self._ledger = LedgerView()
         self._failed: list[tuple[str, str]] = []
+        self._removals: list[tuple[str, Removal]] = []
         self._renewing: dict[str, str] = {}
         self._paused: set[str] = set()
         self._ended: set[str] = set()
@@ -271,6 +272,13 @@ class Views:
 
     def running_orders(self, account_id: str, most: int) -> Sequence[str]:
         return [order_id for order_id, (account, _) in self._running.items() if account == account_id][:most]
+
+    def removals(self, dns_provider_id: str, after: int, since: datetime, limit: int) -> Sequence[Removal]:
+        return [
+            each
+            for provider_id, each in self._removals
+            if provider_id == dns_provider_id and each.position > after and each.at >= since
+        ][:limit]
 
     def failed_renewals(self, certificate_id: str, most: int) -> Sequence[str]:
         return [order_id for certificate, order_id in reversed(self._failed) if certificate == certificate_id][:most]
@@ -351,6 +359,10 @@ class Views:
             self._renewing[event.originator_id] = event.certificate_id
         if isinstance(event, Order.Failed) and event.originator_id in self._renewing:
             self._failed.append((self._renewing[event.originator_id], event.originator_id))
+        if isinstance(event, Order.RecordRemoved | Order.RecordLeft):
+            record = event.record
+            removal = Removal(recorded.position, event.timestamp, event.originator_id, record.name, record.value)
+            self._removals.append((record.dns_provider_id, removal))
         if isinstance(event, Subscription.Unsubscribed):
             self._ended.add(event.originator_id)
         match event:

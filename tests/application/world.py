@@ -23,12 +23,13 @@ from application.explanations import Explanations
 from application.orders import Orders
 from application.polling import Polling
 from application.ports import TxtValue
-from application.process import account_upkeep, delivery, issuance, renewal, renewal_info, upkeep
+from application.process import account_upkeep, delivery, issuance, janitor, renewal, renewal_info, upkeep
 from application.process.account_upkeep import AccountUpkeep
 from application.process.breaker import Breaker
 from application.process.delivery import Deliveries
 from application.process.fan_out import FanOut
 from application.process.issuance import Issuance
+from application.process.janitor import Janitor
 from application.process.renewal import Renewal
 from application.process.renewal_info import RenewalInfos
 from application.process.todo import Claim, Claimed, LeaseLost, Process, TodoItem
@@ -46,6 +47,7 @@ from domain.account import Account
 from domain.announcement import Announced, EventType
 from domain.certificate import Certificate, Version
 from domain.delivery import Delivery
+from domain.dns_provider import DnsProvider
 from domain.errors import InvalidFields, VersionConflict
 from domain.event import DomainEvent
 from domain.order import KeyType, Order
@@ -95,7 +97,7 @@ class FakeCursor:
         self.executed += 1
 
 
-ENDLESS = (renewal.NAME, renewal_info.NAME, account_upkeep.NAME)
+ENDLESS = (janitor.NAME, renewal.NAME, renewal_info.NAME, account_upkeep.NAME)
 """The processes that never come to an end: there is always a next time. They run where a test says so."""
 
 
@@ -126,6 +128,7 @@ class World:
             Certificate: [renewal.DECISION, renewal_info.DECISION],
             Delivery: [delivery.DECISION],
             Subscription: [upkeep.DECISION],
+            DnsProvider: [janitor.DECISION],
         }
         store = EventStore(recorder, decisions)
         self.store = store
@@ -169,6 +172,7 @@ class World:
                 lambda: self.chance,
                 self.clock,
             ),
+            janitor.NAME: Janitor(store, recorder, self.providers, views, self.clock),
             upkeep.NAME: Upkeep(store, recorder, views, keys, self.clock),
             account_upkeep.NAME: AccountUpkeep(store, recorder, self.accounts, keys, ca, self.clock),
             renewal.NAME: Renewal(store, recorder, self.renewals, self.clock),

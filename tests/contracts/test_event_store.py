@@ -600,6 +600,20 @@ def test_a_row_given_back_for_later_is_not_due_before(world: World) -> None:
     assert HOUR - timedelta(seconds=30) < due_in <= HOUR
 
 
+def test_hastened_rows_are_due_now_but_for_those_that_are_held_and_those_of_others(world: World) -> None:
+    record_owed(world, "del_1")
+    world.todo.release(claim_one(world), HOUR)
+    record_owed(world, "del_2")
+    held = claim_one(world)
+
+    world.todo.hasten("another")
+    assert claims(world, 2) == []
+    world.todo.hasten(world.process)
+    (hastened,) = claims(world, 2)
+
+    assert (hastened.subject, held.subject) == ("del_1", "del_2")
+
+
 def test_giving_back_for_later_never_makes_a_row_due_sooner(world: World) -> None:
     record_owed(world, "del_1")
     claim = claim_one(world)

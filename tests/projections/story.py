@@ -87,6 +87,7 @@ class Story:
         connected.verification_failed("credentials_rejected", "wrong key", self.now())
         self._store.record(connected, by=BY)
         connected.verified(["a.example"], self.now())
+        connected.swept(3, self.now())
         self._store.record(connected, by=BY)
         self._tell_of_an_account()
         revoked = self._store.load(Token, self.id("tok", 2))

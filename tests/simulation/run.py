@@ -193,7 +193,7 @@ class Simulation:
         order: Order = self._service.store.load(Order, order_id)
         if order.ended is not None or order.at_ca is not None:
             return
-        order.seal_key("key", b"", self._clock.at)
+        order.seal_key("key", b"csr", self._clock.at)
         step = issuance.next_step(order)
         if not isinstance(step, PlaceAtCa):
             raise TypeError(step)

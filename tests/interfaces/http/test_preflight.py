@@ -180,7 +180,7 @@ def test_but_not_about_a_zone_to_which_an_alias_leads(
     assert api.ask("POST /v1/dns/providers", token, {**PROVIDER, "config": config}).status_code == 201
     look_at(api, zones.resolver, zones.port, monkeypatch)
     check = Check(api, token, record_ca_account(api))
-    assert check.codes(["cname-managed.example"]) == ["cname_target_managed", "cname_not_followed"]
+    assert check.codes(["cname-managed.example"]) == ["cname_target_managed"]
 
 
 def test_a_hundred_names_are_looked_at_in_time(check: Check) -> None:
