@@ -621,7 +621,7 @@ class Order(BaseAggregate[str]):
             case "processing":
                 if not self.is_finalized:
                     look_at = now + max(FIRST_LOOK, timedelta(seconds=at_ca.retry_after_seconds or 0))
-                    self.trigger_event(self.Finalized, look_at=look_at, timestamp=now)
+                    self.trigger_event(self.Finalized, look_at=min(look_at, self.give_up_at), timestamp=now)
                 else:
                     self.wait(at_ca.retry_after_seconds, now)
             case "valid":
@@ -690,17 +690,19 @@ class Order(BaseAggregate[str]):
         at_most_until: datetime | None = None,
     ) -> None:
         """Not now. Each wait in a row is twice as long as the one before, never shorter than asked for, and no longer
-        than to `at_most_until`. An order that has come to its end in waiting fails with the last error; a renewal that a
-        rate limit holds back waits on."""
+        than to `at_most_until` or to the order's end, at which it is tried once more. An order that has come to its end
+        fails with the last error; a renewal that a rate limit holds back waits on."""
         back_off = min(LONGEST_WAIT, timedelta(seconds=0.5 * 2 ** min(self.setbacks, 16)))
         until = now + max(back_off, timedelta(seconds=at_least_seconds or 0))
         until = min(until, at_most_until or until)
         is_held_back = self.is_renewal and error is not None and error.code == "backend_rate_limited"
-        if self.ended is None and until >= self.give_up_at and not is_held_back:
+        may_end = self.ended is None and not is_held_back
+        if may_end and now >= self.give_up_at:
             expired = OrderError("order_expired", "the order was not fulfilled in time")
             self.fail(error or expired, now)
-        else:
-            self.trigger_event(self.Postponed, phase=self.phase, until=until, error=error, timestamp=now)
+            return
+        until = min(until, self.give_up_at) if may_end else until
+        self.trigger_event(self.Postponed, phase=self.phase, until=until, error=error, timestamp=now)
 
     def record_removed(self, record: Record, now: datetime) -> None:
         if record in self.outstanding_records:

@@ -514,6 +514,12 @@ def test_the_first_look_at_a_processing_order_is_not_before_the_ca_wants_it() ->
     assert recorded(order, NOW) == [(Order.Finalized, {"look_at": NOW + timedelta(seconds=15)})]
 
 
+def test_the_first_look_at_a_processing_order_is_not_after_its_end() -> None:
+    order = ready()
+    order.follow(at_ca("processing", retry_after_seconds=2 * 86400), [], NOW)
+    assert recorded(order, NOW) == [(Order.Finalized, {"look_at": EXPIRES_AT})]
+
+
 def test_valid_without_a_certificate_is_a_failure() -> None:
     order = finalized()
     order.follow(at_ca("valid"), [], NOW)
@@ -841,11 +847,18 @@ def test_a_wait_tells_its_phase_and_its_reason() -> None:
     ]
 
 
-def test_a_wait_up_to_the_very_end_ends_the_order_with_the_last_error() -> None:
+@pytest.mark.parametrize("seconds", [86400, 86401, 10 * 86400])
+def test_a_wait_beyond_the_end_is_one_to_the_end(seconds: int) -> None:
+    order = accepted()
+    order.wait(seconds, NOW)
+    assert recorded(order, NOW) == [postponed(order, 86400)]
+
+
+def test_a_wait_at_the_very_end_ends_the_order_with_the_last_error() -> None:
     order = accepted()
     error = OrderError("backend_error", "the CA is down")
-    order.wait(86400, NOW, error)
-    assert recorded(order, NOW) == [failed(error)]
+    order.wait(1, EXPIRES_AT, error)
+    assert recorded(order, EXPIRES_AT) == [failed(error)]
 
 
 def test_a_wait_that_ends_before_the_end_is_granted() -> None:
