@@ -336,7 +336,10 @@ class Issuance:
 
     def _follow(self, order: Order) -> None:
         _, account = self._accounts.at_ca(order.account_id)
-        at_ca = self._ca.order(account, _at_ca(order).url)
+        self._hear(order, account, self._ca.order(account, _at_ca(order).url))
+
+    def _hear(self, order: Order, account: CaAccount, at_ca: OrderObject) -> None:
+        """Where the order alone does not say what is wrong at which name, its authorizations are asked."""
         lingers = at_ca.status == "pending" and order.setbacks > 0
         authorizations = (
             self._ca.authorizations(account, _at_ca(order).authorization_urls)
@@ -350,7 +353,7 @@ class Issuance:
         if again:
             at_ca = self._ca.order(account, _at_ca(order).url)
             if at_ca.status != "ready":
-                order.follow(at_ca, (), self._clock.now())
+                self._hear(order, account, at_ca)
                 return
         try:
             at_ca = self._ca.finalize(account, _at_ca(order), order.csr_der)
@@ -359,7 +362,7 @@ class Issuance:
                 raise
             order.wait(None, self._clock.now())
         else:
-            order.follow(at_ca, (), self._clock.now())
+            self._hear(order, account, at_ca)
 
     def _store_certificate(self, order: Order) -> Sequence[Certificate]:
         try:

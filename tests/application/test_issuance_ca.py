@@ -47,6 +47,17 @@ class Patient(FakeCa):
             authorization.said = replace(authorization.said, status="pending", challenges=(challenge,))
 
 
+class Lapsing(FakeCa):
+    """An authorization expires between ready and finalize, and the order with it."""
+
+    def finalize(self, account: CaAccount, order: OrderObject, csr_der: bytes) -> OrderObject:
+        kept = self._order_of(account, order.url)
+        authorization = self._authorizations[order.authorization_urls[-1]]
+        authorization.said = replace(authorization.said, status="expired")
+        kept.said = replace(kept.said, status="invalid")
+        return super().finalize(account, order, csr_der)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_ca_that_is_out_of_reach_for_a_moment_is_asked_again(world: World, method: Method) -> None:
     world.ca.fail(method, CaUnavailable("503"))
@@ -211,6 +222,16 @@ def test_a_lost_authorization_ends_an_order_that_stays_pending() -> None:
     world.run_until_quiet()
     assert world.failure(order_id).error.code == "caa_forbids"
     assert world.ca.requests["order"] == 2
+    world.require_sound()
+
+
+def test_an_authorization_that_expires_before_the_finalize_is_named() -> None:
+    world = World(Lapsing)
+    order_id = world.placed(f"www.{ZONE}", ZONE)
+    world.run_until_quiet()
+    failed = world.failure(order_id)
+    assert failed.error.code == "challenge_failed"
+    assert [(error.dns_name, error.message) for error in failed.name_errors] == [(ZONE, "the authorization is expired")]
     world.require_sound()
 
 
