@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 
 from application.ca_catalogue import CaEntry, directory_for
 from application.caller import Caller
@@ -43,6 +43,9 @@ KEY_CHANGE_SETTLES = timedelta(minutes=5)  # for so long a request may be on its
 MOST_NAMED = 10
 CLOSED = frozenset({"unauthorized", "accountDoesNotExist"})
 """What CAs say to an account that is deactivated (RFC 8555 §7.3.6 names the first)."""
+
+
+RefusalMeans = Literal["ask_again", "account_lost", "request_refused"]
 
 
 class KnownAccounts(Protocol):
@@ -195,24 +198,25 @@ class Accounts:
         key_pem = self._keys.open(SEALED_KIND, account.tenant_id, account.id, account.sealed_key_id)
         return CaAccount(account.directory_url, account.account_url, key_pem, account.ca_bundle_pem)
 
-    def refused(self, account_id: str, refusal: CaRefused, by: Provenance) -> bool:
-        """What a refusal says about the account, which is put on record once. Whether it is worth asking again later: the
-        key was being changed at that moment, or somebody has to act first."""
+    def refused(self, account_id: str, refusal: CaRefused, by: Provenance) -> RefusalMeans:
+        """What a refusal says about the account, which is put on record once. To ask again is worth it where the key was
+        being changed at that moment, or somebody has to act first."""
         account, now = self._store.load(Account, account_id), self._clock.now()
         match refusal.problem.name:
             case "userActionRequired":
                 account.require_action(refusal.problem, now)
                 self._store.record(account, by=by)
-                return True
+                return "ask_again"
             case "accountDoesNotExist" | "unauthorized" | "malformed":
                 if account.new_key is not None or account.changed_its_key_since(now - KEY_CHANGE_SETTLES):
-                    return True
+                    return "ask_again"
                 if refusal.problem.name != "malformed" and self._is_gone(account):
                     account.lose(refusal.problem, now)
                     self._store.record(account, by=by)
-                return False
+                    return "account_lost"
+                return "request_refused"
             case _:
-                return False
+                return "request_refused"
 
     def served(self, account: Account, by: Provenance) -> None:
         """The CA has done something for it."""

@@ -455,8 +455,15 @@ class Issuance:
             wait = problem.retry_after_seconds if isinstance(problem, Retryable) else LONG_WAIT.total_seconds()
             order.wait(wait, now, OrderError("provider_error", str(problem)))
             return
-        if isinstance(problem, CaRefused) and self._accounts.refused(order.account_id, problem, by):
-            order.wait(_patience(problem), now, OrderError("backend_error", problem.detail, problem=problem.problem))
+        if isinstance(problem, CaRefused):
+            of_account = OrderError("backend_error", problem.detail, problem=problem.problem)
+            match self._accounts.refused(order.account_id, problem, by):
+                case "ask_again":
+                    order.wait(_patience(problem), now, of_account)
+                case "account_lost":
+                    order.fail(of_account, now)
+                case "request_refused":
+                    order.refused_by_ca(problem.problem, now)
             return
         match problem:
             case CaThrottled() if problem.problem.name == "rateLimited" and isinstance(step, PlaceAtCa):
@@ -470,8 +477,6 @@ class Issuance:
                 seconds = problem.retry_after_seconds
                 order.throttled(problem.bucket, problem.ready_at, now)  # the CA's word, met by an order before
                 self._hold_back(order, seconds, OrderError(RATE_LIMITED, str(problem), seconds))
-            case CaRefused():
-                order.refused_by_ca(problem.problem, now)
             case Retryable():
                 order.wait(problem.retry_after_seconds, now, OrderError(_code_of(problem), problem.detail))
             case EgressRefused() if not isinstance(step, PublishRecords | CheckPropagation):

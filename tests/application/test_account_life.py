@@ -171,10 +171,22 @@ def test_a_ca_that_forgot_everything_stops_the_account_s_orders_with_one_alarm(w
     world.ca.forget_everything()
     orders = [world.place(account_id, name)[0] for name in (ZONE, f"www.{ZONE}")]
     world.run_until_quiet()
-    assert [world.order(order_id).ended for order_id in orders] == ["invalid", "invalid"]
+    assert {world.failure(order_id).error.code for order_id in orders} == {"backend_error"}
     assert sum(isinstance(event, Account.Lost) for event in world.recorded) == 1
     with world.records_nothing(), pytest.raises(AccountNotActive):
         world.place(account_id, f"third.{ZONE}")
+
+
+def test_an_order_of_a_closed_account_blames_no_challenge(world: World) -> None:
+    account_id = world.ready()
+    world.ca.lose_answer("deactivate_account", CaUnavailable("no answer"))
+    with pytest.raises(CaUnavailable):
+        world.accounts.deactivate(account_id, OWNER)
+    order_id, _ = world.place(account_id, ZONE)
+    world.run_until_quiet()
+    failed = world.failure(order_id)
+    assert (failed.error.code, failed.error.message) == ("backend_error", "the account is deactivated")
+    assert load(world, account_id).status == "lost"
 
 
 def test_renewals_through_a_lost_account_fail_daily_and_ask_the_ca_nothing(world: World) -> None:
