@@ -14,15 +14,25 @@ from tests.prove.fault_scenarios import (
     a_ca_with_ari,
     already_replaced,
     clocks,
+    known_authorizations,
+    lost_accounts,
+    lost_authorizations,
+    many_together,
     odd_renewal_info,
     past_windows,
     rate_limits,
+    slow_orders,
 )
 from tests.prove.fault_scenarios.findings import Findings, Scenario
 from tests.system.service import open_folder
 
 SCENARIOS: Sequence[Scenario] = [
     *rate_limits.SCENARIOS,
+    *slow_orders.SCENARIOS,
+    *lost_authorizations.SCENARIOS,
+    *known_authorizations.SCENARIOS,
+    *many_together.SCENARIOS,
+    *lost_accounts.SCENARIOS,
     *past_windows.SCENARIOS,
     *already_replaced.SCENARIOS,
     *odd_renewal_info.SCENARIOS,

@@ -4,6 +4,7 @@ Where AppArmor confines ``/usr/sbin/named`` (Debian, Ubuntu), it may not read th
 "permission denied", and the machine needs a line such as ``/tmp/** rwk,`` in ``/etc/apparmor.d/local/usr.sbin.named``.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,10 @@ class Bind(AuthoritativeServer):
         super().__init__(folder, zones)
         self._configuration = folder / "named.conf"
         self._configuration.write_text(self._options() + "".join(self._zone(zone) for zone in self.zones))
+
+    def added(self) -> list[str]:
+        """The names at which updates wrote a value, in their order, by its log."""
+        return re.findall(r"adding an RR at '([^']*)'", self.log_path.read_text())
 
     def command(self) -> list[str]:
         program = peer_path("named", "Debian's package bind9")

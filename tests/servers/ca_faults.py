@@ -99,15 +99,15 @@ def reworded(change: Callable[[dict[str, Any]], object]) -> Fault:
 
 def still_processing(retry_after_seconds: float | None = None) -> Fault:
     """An order that is not done yet, whatever the CA says of it (RFC 8555 §7.4)."""
+    return lambda passing: as_processing(passing.pass_on(), retry_after_seconds)
 
-    def change(order: dict[str, Any]) -> dict[str, Any]:
-        return {**{name: said for name, said in order.items() if name != "certificate"}, "status": "processing"}
 
-    def fault(passing: Passing) -> Answer:
-        answer = reworded(change)(passing)
-        return Answer(answer.status, {**answer.headers, **_retry_after(retry_after_seconds, "seconds")}, answer.body)
-
-    return fault
+def as_processing(answer: Answer, retry_after_seconds: float | None = None) -> Answer:
+    """What the CA said of an order, as if it were at it still."""
+    order = {name: said for name, said in json.loads(answer.body).items() if name != "certificate"}
+    asked_for = {name.lower(): said for name, said in _retry_after(retry_after_seconds, "seconds").items()}
+    headers = {**{name.lower(): said for name, said in answer.headers.items()}, **asked_for}
+    return Answer(answer.status, headers, json.dumps({**order, "status": "processing"}).encode())
 
 
 def instead(answer: Answer) -> Fault:

@@ -110,6 +110,9 @@ class Client:
     def try_post(self, path: str, body: Any = None) -> httpx.Response:
         return self._http.post(path, json=body) if body is not None else self._http.post(path)
 
+    def try_delete(self, path: str) -> httpx.Response:
+        return self._http.delete(path)
+
     def ended(self, order_id: str, deadline_seconds: float = 60) -> Any:
         """The order once it has ended and cleaned up. Raises TimeoutError."""
         found: list[Any] = []

@@ -1,5 +1,5 @@
-"""The service before a CA that fails: `scaivault serve` with the embedded DNS on a PostgreSQL of its own, and a real CA
-behind the proxy of the tests."""
+"""The service before a CA that fails: `scaivault serve` with the embedded DNS, or before BIND, on a PostgreSQL of its own,
+and a real CA behind the proxy of the tests."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from psycopg.sql import SQL, Identifier
 
 from application.provider_config import host_and_port
 from application.x509 import ari_id
+from domain.names import base_name
 from tests.prove.fault_scenarios.findings import Findings
-from tests.prove.tutorial import account_at
+from tests.prove.tutorial import account_at, by_rfc2136
 from tests.servers.acme2certifier import Acme2Certifier
 from tests.servers.authoritative import ask_txt
+from tests.servers.bind import Bind
 from tests.servers.ca_proxy import CaProxy, Exchange, Suggest, proxied
 from tests.servers.pebble import Pebble
 from tests.servers.process import LOOPBACK, free_port, wait_until
@@ -29,7 +31,7 @@ from tests.system.service import Client, Process, running_database
 
 ZONE = "faults.example"
 DEADLINE_SECONDS = 60.0
-TOKEN_SCOPES = "pki:issue pki:admin pki:export"
+TOKEN_SCOPES = "pki:issue pki:admin pki:export audit:read"
 
 Ca = Callable[[Path, str], Pebble | Acme2Certifier]
 
@@ -52,8 +54,10 @@ class Serve(Process):
 
 @dataclass
 class Stage:
-    """`rows` is the service's own database, for what is due when: no minute has to be waited for to see that."""
+    """`rows` is the service's own database, for what is due when: no minute has to be waited for to see that. `foreign` are
+    TXT values that somebody else has in our zone."""
 
+    ca: Pebble | Acme2Certifier
     service: Serve
     proxy: CaProxy
     client: Client
@@ -62,6 +66,7 @@ class Stage:
     account_id: str
     placed: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    foreign: set[str] = field(default_factory=set)
 
     # --- what clients do ---
 
@@ -72,17 +77,15 @@ class Stage:
 
     def try_issue(self, label: str, account_id: str | None = None) -> httpx.Response:
         """For one name in our zone."""
-        self.names.add(f"{label}.{ZONE}")
-        body = {
-            "account_id": account_id or self.account_id,
-            "domains": [f"{label}.{ZONE}"],
-            "challenge_type": "dns-01",
-        }
-        return self._noted(self.client.try_post("/v1/pki/acme/issue", body))
+        return self._try_issue([f"{label}.{ZONE}"], account_id)
 
     def place(self, label: str, account_id: str | None = None) -> str:
         """The order's id."""
         return str(self.try_issue(label, account_id).raise_for_status().json()["order_id"])
+
+    def place_for(self, dns_names: Sequence[str], account_id: str | None = None) -> str:
+        """For several names. The order's id."""
+        return str(self._try_issue(dns_names, account_id).raise_for_status().json()["order_id"])
 
     def issue(self, label: str, account_id: str | None = None) -> str:
         """The id of a certificate."""
@@ -190,6 +193,12 @@ class Stage:
         rows = self.rows.execute("SELECT topic FROM events WHERE originator_id = %s ORDER BY position", [subject])
         return [topic for (topic,) in rows.fetchall()]
 
+    def event(self, subject: str, topic: str) -> Any:
+        """What the only event of that kind says."""
+        query = "SELECT state FROM events WHERE originator_id = %s AND topic = %s"
+        ((state,),) = self.rows.execute(query, [subject, topic]).fetchall()
+        return state
+
     # --- at the end ---
 
     def tally(self, findings: Findings, refused: Sequence[str] = ()) -> None:
@@ -212,8 +221,19 @@ class Stage:
         findings.lost_orders += len(ended_wrong) + len(set(self.placed) - known)
         findings.finalized_twice += sum(count > 1 for count in self.proxy.since(0).finalizations().values())
         host, port = host_and_port(self.dns_address)
-        findings.orphan_values += sum(len(ask_txt(host, port, f"_acme-challenge.{name}")) for name in self.names)
+        for name in self.names:
+            left = set(ask_txt(host, port, f"_acme-challenge.{name}")) - self.foreign
+            findings.orphan_values += len(left)
         findings.are_counted = True
+
+    def _try_issue(self, dns_names: Sequence[str], account_id: str | None) -> httpx.Response:
+        self.names |= {base_name(name) for name in dns_names}
+        body = {
+            "account_id": account_id or self.account_id,
+            "domains": dns_names,
+            "challenge_type": "dns-01",
+        }
+        return self._noted(self.client.try_post("/v1/pki/acme/issue", body))
 
     def _noted(self, answer: httpx.Response) -> httpx.Response:
         if answer.is_success:
@@ -222,25 +242,30 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path, ca: Ca = pebble, suggest: Suggest | None = None) -> Iterator[Stage]:
-    """One account, and a provider for ZONE. `suggest` gives the CA renewal information, if it has none."""
+def stage(folder: Path, ca: Ca = pebble, suggest: Suggest | None = None, dns: Bind | None = None) -> Iterator[Stage]:
+    """One account, and a provider for ZONE: the embedded one, or one by RFC 2136 at `dns`, which serves already. `suggest`
+    gives the CA renewal information, if it has none."""
     with ExitStack() as stack:
-        dns_address = f"{LOOPBACK}:{free_port()}"
+        dns_address = dns.address if dns else f"{LOOPBACK}:{free_port()}"
         settings = stack.enter_context(running_database(folder))
         server = ca(folder / "ca", dns_address)
         stack.enter_context(server)
         proxy = stack.enter_context(proxied(server.directory_url, server.ca_bundle_pem))
         proxy.suggest_renewal(suggest)
-        service = stack.enter_context(Serve(folder / "service", {**settings, "SCAIVAULT_DNS_BIND": dns_address}))
+        own_dns = {} if dns else {"SCAIVAULT_DNS_BIND": dns_address}
+        service = stack.enter_context(Serve(folder / "service", {**settings, **own_dns}))
         client = stack.enter_context(Client(service.url, service.token(TOKEN_SCOPES)))
         rows = stack.enter_context(psycopg.connect(settings["DATABASE_URL"], autocommit=True))
-        provider = {
-            "name": "own",
-            "provider_type": "embedded",
-            "managed_zones": [ZONE],
-            "config": {"nameservers": [dns_address]},
-        }
-        client.post("/v1/dns/providers", provider)
-        made = Stage(service, proxy, client, rows, dns_address, "")
+        client.post("/v1/dns/providers", by_rfc2136(dns) if dns else _embedded(dns_address))
+        made = Stage(server, service, proxy, client, rows, dns_address, "")
         made.account_id = made.register("first")
         yield made
+
+
+def _embedded(dns_address: str) -> Mapping[str, Any]:
+    return {
+        "name": "own",
+        "provider_type": "embedded",
+        "managed_zones": [ZONE],
+        "config": {"nameservers": [dns_address]},
+    }
