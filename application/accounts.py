@@ -158,8 +158,12 @@ class Accounts:
 
     def begin_key_change(self, account_id: str, key_type: KeyType, caller: Caller) -> None:
         """The new key is sealed; a process manager sees to the rest. Raises NotFound, AccountNotActive,
-        KeyChangeInProgress."""
+        KeyChangeInProgress, and InvalidFields where the CA is known not to do it."""
         account = self._store.load(Account, account_id, caller.tenant_id)
+        entry = self._catalogue.get(account.provider)
+        if entry is not None and not entry.key_change:
+            problem = f"{account.provider} changes no account keys: register another account"
+            raise InvalidFields(FieldProblem("provider", "unsupported", problem))
         key_pem = new_private_key(key_type)
         sealed_id = self._keys.seal(SEALED_KIND, account.tenant_id, account.id, key_pem)
         account.begin_key_change(AccountKey(sealed_id, self._thumbprint(key_pem)), self._clock.now())

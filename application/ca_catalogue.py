@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Literal
 from urllib.parse import urlsplit
@@ -17,9 +17,13 @@ CUSTOM = "custom"
 
 
 class CaEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`key_change` says whether the CA changes the keys of accounts (RFC 8555 §7.3.5); `notes` are for people."""
+
     status: Literal["offered", "discontinued"]
     external_account_binding: Literal["none", "required"]
     directories: Mapping[Environment, str]
+    key_change: bool = True
+    notes: Sequence[str] = ()
 
 
 def load_catalogue() -> Mapping[str, CaEntry]:

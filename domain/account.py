@@ -164,6 +164,7 @@ class Account(BaseAggregate[str]):
     def __init__(
         self,
         tenant_id: str,
+        provider: str,
         email: str,
         directory_url: str,
         ca_bundle_pem: str | None,
@@ -174,6 +175,7 @@ class Account(BaseAggregate[str]):
         timestamp: datetime,
     ) -> None:
         self.tenant_id = tenant_id
+        self.provider = provider
         self.email = email
         self.directory_url = directory_url
         self.ca_bundle_pem = ca_bundle_pem

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from application.ca_catalogue import CaEntry
 from application.errors import CaRefused, CaUnavailable
 from application.process.account_upkeep import NAME
 from domain.account import Account
@@ -94,6 +95,15 @@ def begin_key_change(world: World) -> str:
     world.renew_by_itself()
     world.calls.made.clear()
     return account_id
+
+
+def test_the_key_is_not_changed_where_the_ca_is_known_not_to_do_it(world: World) -> None:
+    account_id = world.ready()
+    account = load(world, account_id)
+    world.accounts._catalogue = {account.provider: CaEntry("offered", "none", {}, key_change=False)}
+    with world.records_nothing(), pytest.raises(InvalidFields, match="register another account"):
+        world.accounts.begin_key_change(account_id, "ec256", OWNER)
+    assert "keys.seal" not in world.calls.made
 
 
 CALLS = 11

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,6 +13,7 @@ from domain.account import Environment
 from domain.errors import InvalidFields
 from tests.application.world import field_codes
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "acme.md"
 CATALOGUE = load_catalogue()
 OFFERED = [
     (provider, environment)
@@ -82,3 +85,20 @@ def test_what_is_not_in_the_catalogue_is_refused(provider: str, environment: Env
     with pytest.raises(InvalidFields) as refusal:
         directory_for(CATALOGUE, provider, environment, None, has_binding=True)
     assert field_codes(refusal) == code
+
+
+def test_the_document_has_what_is_known_of_each() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([\w, ]+) \| (\w+) \| (yes|no) \| (.*?) ?\|$", DOCUMENT.read_text(), re.MULTILINE
+    )
+    assert rows == [
+        (
+            provider,
+            ", ".join(entry.directories),
+            entry.external_account_binding,
+            "yes" if entry.key_change else "no",
+            " ".join(entry.notes),
+        )
+        for provider, entry in CATALOGUE.items()
+        if entry.status == "offered"
+    ]
