@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,11 +12,12 @@ from tests.prove.fault_scenarios.findings import Findings, Scenario
 from tests.prove.fault_scenarios.rate_limits import of_account
 from tests.prove.fault_scenarios.stage import Stage, stage
 from tests.prove.fault_scenarios.suggested import Windows, from_now
-from tests.servers.ca_faults import drop_after, problem, still_processing
-from tests.servers.ca_proxy import SIGNED, Passing
+from tests.servers.ca_faults import drop_after, problem, still_processing, untouched
+from tests.servers.ca_proxy import SIGNED, Fault, Passing
 from tests.servers.https import Answer
 
 ORDERS = 3
+HELD_SECONDS = 20.0
 OPENS, CLOSES = timedelta(seconds=20), timedelta(seconds=21)
 MOST_REQUESTS_EACH = 3  # the order's own, the question whether the account is there, and one that was on its way
 
@@ -43,8 +45,9 @@ def _closed(on: Stage, findings: Findings) -> Sequence[str]:
         "deactivated: the account here", (answer.is_success, _account(on, account_id)["status"]), (False, "active")
     )
     begun = len(on.proxy.exchanges)
-    orders = [on.place(f"closed-{number}", account_id) for number in range(ORDERS)]
+    orders = _placed_together(on, "closed", account_id, untouched)
     _stop(on, findings, "deactivated", account_id, orders, begun)
+    on.proxy.recover()
     return orders
 
 
@@ -61,9 +64,9 @@ def _unknown(on: Stage, findings: Findings) -> Sequence[str]:
         return no_such(passing) if passing.payload.get("onlyReturnExisting") else passing.pass_on()
 
     on.proxy.fail_at_rate(1.0, look_up, ["new-account"])
-    on.proxy.fail_at_rate(1.0, fault, [each for each in SIGNED if each != "new-account"])
+    on.proxy.fail_at_rate(1.0, fault, [each for each in SIGNED if each not in {"new-account", "new-order"}])
     begun = len(on.proxy.exchanges)
-    orders = [on.place(f"unknown-{number}", account_id) for number in range(ORDERS)]
+    orders = _placed_together(on, "unknown", account_id, fault)
     _stop(on, findings, "unknown", account_id, orders, begun)
     findings.equal("unknown: another account's order", on.ended(on.place("known"))["status"], "valid")
     on.proxy.recover()
@@ -95,6 +98,20 @@ def _forgotten(on: Stage, findings: Findings, windows: Windows) -> Sequence[str]
 
     other = on.register("after")
     findings.equal("forgotten: an order of a new account", on.ended(on.place("after", other))["status"], "valid")
+    return orders
+
+
+def _placed_together(on: Stage, label: str, account_id: str, fault: Fault) -> Sequence[str]:
+    """No newOrder is answered before all are placed, which would be refused afterwards."""
+    are_placed = threading.Event()
+
+    def held(passing: Passing) -> Answer:
+        are_placed.wait(HELD_SECONDS)
+        return fault(passing)
+
+    on.proxy.fail_at_rate(1.0, held, ["new-order"])
+    orders = [on.place(f"{label}-{number}", account_id) for number in range(ORDERS)]
+    are_placed.set()
     return orders
 
 
