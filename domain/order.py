@@ -42,6 +42,7 @@ PLACING_MAY_TAKE = timedelta(hours=24)  # how long a CA may be out of reach befo
 FOLLOWING_MAY_TAKE = timedelta(days=7)  # where the CA names no end (`expires`)
 FIRST_LOOK = timedelta(milliseconds=200)  # after the CA was given something to work on
 LONGEST_WAIT = timedelta(minutes=5)
+LONGEST_WHEN_TOLD = timedelta(seconds=30)  # beyond what the CA asked for, where it said when to look again
 MOST_ANSWERS = 3  # a challenge may be answered again while the CA leaves it pending with an error (RFC 8555 §8.2)
 
 
@@ -692,7 +693,8 @@ class Order(BaseAggregate[str]):
         """Not now. Each wait in a row is twice as long as the one before, never shorter than asked for, and no longer
         than to `at_most_until` or to the order's end, at which it is tried once more. An order that has come to its end
         fails with the last error; a renewal that a rate limit holds back waits on."""
-        back_off = min(LONGEST_WAIT, timedelta(seconds=0.5 * 2 ** min(self.setbacks, 16)))
+        longest = LONGEST_WAIT if at_least_seconds is None or error is not None else LONGEST_WHEN_TOLD
+        back_off = min(longest, timedelta(seconds=0.5 * 2 ** min(self.setbacks, 16)))
         until = now + max(back_off, timedelta(seconds=at_least_seconds or 0))
         until = min(until, at_most_until or until)
         is_held_back = self.is_renewal and error is not None and error.code == "backend_rate_limited"

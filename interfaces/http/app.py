@@ -126,6 +126,7 @@ def build_app(services: Services, handler_threads: int | None = None) -> App:
         logging_config=None,
         on_app_init=[_without_debugging],
     )
+    idempotency.describe(litestar)
 
     async def record_refusal(scope: Scope, code: str) -> None:
         caller = scope["state"].get("caller")

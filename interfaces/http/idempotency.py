@@ -14,7 +14,10 @@ from typing import Any
 
 import msgspec
 import structlog
-from litestar import Request, Response
+from litestar import Litestar, Request, Response
+from litestar.handlers.base import BaseRouteHandler
+from litestar.openapi.spec import OpenAPIType, Parameter, Schema
+from litestar.routes import HTTPRoute
 
 from application.caller import Caller
 from application.errors import StoreUnavailable
@@ -28,6 +31,12 @@ HEADER = "idempotency-key"
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 REPLAYED = "Idempotent-Replayed"
 STATE = "idempotency"
+PARAMETER = Parameter(
+    name="Idempotency-Key",
+    param_in="header",
+    description="The same key with the same body is answered as before, for 24 hours.",
+    schema=Schema(type=OpenAPIType.STRING, min_length=1, max_length=255),
+)
 KEPT_HEADERS = frozenset({"content-type", "location", "cache-control"})
 
 log = structlog.get_logger()
@@ -52,10 +61,24 @@ class Pending(msgspec.Struct, frozen=True):
     request_sha256: bytes
 
 
+def describe(app: Litestar) -> None:
+    """Adds the header to the description of each route that takes it."""
+    paths = app.openapi_schema.paths or {}
+    for route in app.routes:
+        handlers = route.route_handlers if isinstance(route, HTTPRoute) else ()
+        described = paths[route.path_format].post if route.path_format in paths else None
+        if described and any("POST" in handler.http_methods and _takes_keys(handler) for handler in handlers):
+            described.parameters = [*(described.parameters or []), PARAMETER]
+
+
+def _takes_keys(handler: BaseRouteHandler) -> bool:
+    return handler.opt.get("idempotent") is not False
+
+
 async def answer_again(request: Request[Any, Any, Any]) -> Response[bytes] | None:
     """A hook before the handler, behind the guards: claims the key, or gives what was answered. Raises BadRequest."""
     lines = request.headers.getall(HEADER, [])
-    if not lines or request.method != "POST" or request.route_handler.opt.get("idempotent") is False:
+    if not lines or request.method != "POST" or not _takes_keys(request.route_handler):
         return None
     if len(lines) > 1 or not KEY.fullmatch(lines[0]):
         raise BadRequest(400, "invalid_request", "an Idempotency-Key is 1 to 255 visible ASCII characters")

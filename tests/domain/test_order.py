@@ -838,6 +838,24 @@ def test_a_wait_is_never_shorter_than_the_back_off() -> None:
     assert recorded(order, NOW) == [postponed(order, 8)]
 
 
+@pytest.mark.parametrize(("asked", "waited"), [(1, 30), (45, 45), (400, 400)])
+def test_a_ca_that_says_when_to_look_again_is_not_left_waiting_for_long(asked: float, waited: float) -> None:
+    order = accepted()
+    waits(order, 20)
+    order.wait(asked, NOW)
+    assert recorded(order, NOW) == [postponed(order, waited)]
+
+
+def test_a_failure_is_tried_again_ever_more_slowly_whatever_was_asked_for() -> None:
+    order = accepted()
+    error = OrderError("backend_error", "the CA is down")
+    waits(order, 20)
+    order.wait(1, NOW, error)
+    (event,) = order.collect_events()
+    assert isinstance(event, Order.Postponed)
+    assert event.until == NOW + timedelta(minutes=5)
+
+
 def test_a_wait_tells_its_phase_and_its_reason() -> None:
     order = finalized()
     error = OrderError("backend_error", "the CA is down", retry_after_seconds=7)

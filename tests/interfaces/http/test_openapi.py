@@ -31,6 +31,7 @@ from tests.interfaces.http.client import (
     record_order,
     subscribe,
 )
+from tests.interfaces.http.test_idempotency import NEVER
 from tests.interfaces.http.test_routes import ALLOWED_BY, BODIES, PUBLIC
 from tests.projections.story import told_in_memory
 
@@ -92,6 +93,15 @@ def test_a_body_that_may_be_absent_is_not_required(description: Mapping[str, Any
     assert absent in required
     assert {line for line, is_required in required.items() if not is_required} >= {absent}
     assert required["POST /v1/subscriptions"]
+
+
+def test_it_tells_where_a_key_makes_a_request_idempotent(description: Mapping[str, Any]) -> None:
+    taking = {
+        line
+        for line, operation in operations(description).items()
+        if any(each["name"] == "Idempotency-Key" for each in operation.get("parameters", []))
+    }
+    assert taking == {line for line in operations(description) if line.startswith("POST ")} - NEVER
 
 
 def test_every_route_with_a_scope_tells_its_errors_in_the_one_form(description: Mapping[str, Any]) -> None:
