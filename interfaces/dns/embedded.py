@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from application.errors import ZoneRefused
-from application.ports import TxtValue
+from application.ports import DnsZone, ProviderAccess, TxtValue
 from domain.names import base_name, zone_covers
+from interfaces.dns.provider_types import ProviderType, Surroundings
+from interfaces.dns.settings import Credentials, NoConfig, settings_of
 
 
 class EmbeddedValues(Protocol):
@@ -46,3 +48,20 @@ class EmbeddedZone:
             if not any(zone_covers(zone, value.record_name) for zone in self._managed_zones):
                 raise ZoneRefused("zone_not_found", f"{value.record_name} lies in none of this provider's zones")
         return values
+
+
+def connect(access: ProviderAccess, around: Surroundings) -> DnsZone:
+    settings_of(access, NoConfig, Credentials)
+    return EmbeddedZone(around.embedded_values, access.managed_zones)
+
+
+TYPE = ProviderType(
+    name="embedded",
+    title="The service itself",
+    config=NoConfig,
+    credentials=Credentials,
+    connect=connect,
+    least_privilege="None: the zone, or each challenge's name, is delegated to the service by NS or CNAME.",
+    policy={},
+    verify_checks="Nothing: there is nobody else to ask.",
+)

@@ -22,11 +22,12 @@ import msgspec
 from dns.rdtypes.ANY.TXT import TXT
 
 from application.errors import Failure, ResolverFailed, ZoneRefused, ZoneUnreachable
-from application.ports import TxtValue
+from application.ports import DnsZone, ProviderAccess, TxtValue
 from domain.names import base_name
 from interfaces.dns.egress import Egress
 from interfaces.dns.frames import read_frame, write_frame
-from interfaces.dns.settings import Credentials
+from interfaces.dns.provider_types import ProviderType, Surroundings
+from interfaces.dns.settings import Credentials, settings_of
 from interfaces.dns.txt_strings import txt_strings
 from interfaces.foreign_text import clean
 
@@ -191,3 +192,20 @@ def _distrust(server: str, error: dns.exception.DNSException) -> Failure:
     if unsigned or isinstance(error, mistrusted):
         return ZoneRefused("credentials_rejected", detail)
     return ZoneUnreachable(detail)
+
+
+def connect(access: ProviderAccess, around: Surroundings) -> DnsZone:
+    common, config, credentials = settings_of(access, Rfc2136Config, Rfc2136Credentials)
+    return Rfc2136Zone(config, credentials, access.managed_zones, common.ttl_seconds, around.egress)
+
+
+TYPE = ProviderType(
+    name="rfc2136",
+    title="Dynamic updates (RFC 2136): BIND, Knot, PowerDNS, Windows and others",
+    config=Rfc2136Config,
+    credentials=Rfc2136Credentials,
+    connect=connect,
+    least_privilege="A TSIG key of its own that may change TXT records below `_acme-challenge` names alone.",
+    policy={"bind": "update-policy { grant KEY name _acme-challenge.ZONE. TXT; };"},
+    verify_checks="The server is asked, with the key, for the zones that hold the managed ones.",
+)

@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from application.errors import Failure, ZoneConflict, ZoneRefused
-from application.ports import TxtValue
+from application.ports import DnsZone, ProviderAccess, TxtValue
+from domain.errors import FieldProblem, InvalidFields
 from interfaces.dns.locks import ZoneLock
-from interfaces.dns.route53 import HostedZone, Route53Account
+from interfaces.dns.provider_types import ProviderType, Surroundings
+from interfaces.dns.route53 import HostedZone, Route53Account, Route53Config, Route53Credentials
 from interfaces.dns.route53_errors import EarlierChangeUnfinished
+from interfaces.dns.settings import settings_of
 from interfaces.dns.txt_strings import quoted, unquoted
 
 if TYPE_CHECKING:
@@ -162,3 +165,47 @@ def _with(records: Sequence[str], values: Sequence[str]) -> Sequence[str]:
 
 def _without(records: Sequence[str], values: Sequence[str]) -> Sequence[str]:
     return [record for record in records if unquoted(record) not in values]
+
+
+def connect(access: ProviderAccess, around: Surroundings) -> DnsZone:
+    common, config, credentials = settings_of(access, Route53Config, Route53Credentials)
+    any_given = any(getattr(credentials, name) is not None for name in credentials.__struct_fields__)
+    missing = [name for name in ("access_key_id", "secret_access_key") if getattr(credentials, name) is None]
+    if any_given and missing:
+        raise InvalidFields(
+            *(FieldProblem(f"credentials.{name}", "required", "is required beside the others") for name in missing)
+        )
+    return Route53Zone(Route53Account(config, credentials, around.egress), common.ttl_seconds, around.lock)
+
+
+TYPE = ProviderType(
+    name="route53",
+    title="Amazon Route 53",
+    config=Route53Config,
+    credentials=Route53Credentials,
+    connect=connect,
+    least_privilege="A policy that lists hosted zones, and changes nothing but TXT records of the managed ones. Without keys the"
+    " host's own role is used; `role_arn` is assumed with either.",
+    policy={
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": ["route53:ListHostedZones", "route53:GetChange"],
+                "Resource": "*",
+            },
+            {
+                "Effect": "Allow",
+                "Action": ["route53:GetHostedZone", "route53:ListResourceRecordSets"],
+                "Resource": "arn:aws:route53:::hostedzone/ZONE_ID",
+            },
+            {
+                "Effect": "Allow",
+                "Action": "route53:ChangeResourceRecordSets",
+                "Resource": "arn:aws:route53:::hostedzone/ZONE_ID",
+                "Condition": {"ForAllValues:StringEquals": {"route53:ChangeResourceRecordSetsRecordTypes": ["TXT"]}},
+            },
+        ],
+    },
+    verify_checks="The hosted zones that the keys may list are listed; private ones are left out.",
+)

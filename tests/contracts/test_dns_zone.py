@@ -1,162 +1,43 @@
-"""What the application relies on at any DNS provider: held against the fake, our own responder, BIND, Knot and Route 53."""
+"""What the application relies on at any DNS provider, held against all of them (`dns_worlds.py`)."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from ipaddress import ip_network
-from typing import Any
+from contextlib import ExitStack, suppress
 
 import pytest
-from _pytest.mark import ParameterSet
 
-from application.errors import ZoneRefused, ZoneThrottled, ZoneUnreachable
-from application.ports import DnsZone, ProviderAccess, TxtValue
-from application.secret_value import SecretValue
-from interfaces.dns.embedded_server import EmbeddedDns
-from interfaces.dns.locks import ThreadLocks
-from interfaces.dns.providers import Providers
-from interfaces.dns.txt_strings import quoted
-from interfaces.egress import Egress
-from tests.fakes_dns import AwsError, FakeZone, MemoryValues
-from tests.servers.authoritative import AuthoritativeServer, ask_txt
-from tests.servers.bind import Bind
-from tests.servers.knot import Knot
-from tests.servers.process import LOOPBACK, free_port
-from tests.servers.route53 import MotoRoute53
+from application.errors import Failure, ZoneRefused, ZoneThrottled, ZoneUnreachable
+from application.ports import DnsZone, TxtValue
+from tests.contracts.dns_worlds import OTHER_ZONE, PEERS, WORLDS, ZONE, World
+from tests.dns_stand_ins.api import StandIn, acting, answering, no_answer_after_acting
 
-ZONE = "acme.example"
-OTHER_ZONE = "other.example"
-LOCKS = ThreadLocks()
-
-
-@dataclass
-class World:
-    """`zone` and `second` reach the same provider as two processes would. `txt` and `write` are somebody else's view and
-    hand. What a provider does not have is None."""
-
-    zone: DnsZone
-    second: DnsZone
-    txt: Callable[[str], list[str]]
-    write: Callable[[str, str], None]
-    wrong_credentials: DnsZone | None = None
-    throttled: DnsZone | None = None
-    unreachable: DnsZone | None = None
-    zones: list[str] = field(default_factory=lambda: [ZONE, OTHER_ZONE])
-
-
-def connect(provider_type: str, config: dict[str, Any], credentials: dict[str, str], values: MemoryValues) -> DnsZone:
-    """In each call as a process of its own, but for the lock that all processes share."""
-    secret = {name: SecretValue(value) for name, value in credentials.items()}
-    access = ProviderAccess(provider_type, [ZONE, f"*.{OTHER_ZONE}"], config, secret)
-    return Providers(values, Egress([ip_network("127.0.0.0/8")]), LOCKS).connect(access)
-
-
-def fake_world() -> World:
-    zone, wrong, throttled, unreachable = (FakeZone([ZONE, OTHER_ZONE]) for _ in range(4))
-    wrong.reject_credentials()
-    throttled.throttle(retry_after_seconds=7)
-    unreachable.vanish()
-    return World(
-        zone,
-        zone,
-        zone.txt,
-        lambda name, value: zone.add([TxtValue(name, value)]),
-        wrong_credentials=wrong,
-        throttled=throttled,
-        unreachable=unreachable,
-    )
-
-
-def embedded_world(values: MemoryValues, responder: EmbeddedDns) -> World:
-    zone, second = (connect("embedded", {}, {}, values) for _ in range(2))
-    return World(
-        zone,
-        second,
-        lambda name: ask_txt(LOOPBACK, responder.port, name),
-        lambda name, value: values.add([TxtValue(name, value)]),
-    )
-
-
-def rfc2136_world(server: AuthoritativeServer) -> World:
-    config = {"server": LOOPBACK, "port": server.port}
-    credentials = {"tsig_key_name": server.tsig_key_name, "tsig_secret": server.tsig_secret}
-    wrong = {**credentials, "tsig_secret": "d3Jvbmc="}
-    return World(
-        connect("rfc2136", config, credentials, MemoryValues()),
-        connect("rfc2136", config, credentials, MemoryValues()),
-        server.txt,
-        lambda name, value: server.add(name, "TXT", f'"{value}"'),
-        wrong_credentials=connect("rfc2136", config, wrong, MemoryValues()),
-        unreachable=connect("rfc2136", {**config, "port": free_port()}, credentials, MemoryValues()),
-    )
-
-
-def route53_world(server: MotoRoute53, rejecting: AwsError, throttling: AwsError) -> World:
-    credentials = {"access_key_id": server.access_key_id, "secret_access_key": server.secret_access_key}
-
-    def at(endpoint_url: str) -> DnsZone:
-        return connect("route53", {"endpoint_url": endpoint_url}, credentials, MemoryValues())
-
-    def write(name: str, value: str) -> None:
-        """As others do it: one UPSERT of the whole set, for which the set is read first."""
-        records = [{"Value": quoted(held)} for held in {*server.txt(name), value}]
-        record_set = {"Name": name, "Type": "TXT", "TTL": 60, "ResourceRecords": records}
-        changes: Any = [{"Action": "UPSERT", "ResourceRecordSet": record_set}]
-        server.client.change_resource_record_sets(HostedZoneId=server.zone_ids[ZONE], ChangeBatch={"Changes": changes})
-
-    return World(
-        at(server.endpoint_url),
-        at(server.endpoint_url),
-        server.txt,
-        write,
-        wrong_credentials=at(rejecting.endpoint_url),
-        throttled=at(throttling.endpoint_url),
-        unreachable=at(f"http://{LOOPBACK}:{free_port()}"),
-    )
+LONGEST_LABEL = 63
 
 
 @pytest.fixture(scope="module")
-def embedded() -> Iterator[World]:
-    values = MemoryValues()
-    with EmbeddedDns(LOOPBACK, free_port(), values, lambda: [ZONE, OTHER_ZONE]) as responder:
-        yield embedded_world(values, responder)
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], World]]:
+    """Each is begun when it is asked for the first time."""
+    with ExitStack() as running:
+        begun: dict[str, World] = {}
+
+        def world(provider: str) -> World:
+            if provider not in begun:
+                begun[provider] = running.enter_context(WORLDS[provider](tmp_path_factory.mktemp(provider)))
+            return begun[provider]
+
+        yield world
 
 
-@pytest.fixture(scope="module")
-def bind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with Bind(tmp_path_factory.mktemp("bind"), [ZONE, OTHER_ZONE]) as server:
-        yield rfc2136_world(server)
-
-
-@pytest.fixture(scope="module")
-def knot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with Knot(tmp_path_factory.mktemp("knot"), [ZONE, OTHER_ZONE]) as server:
-        yield rfc2136_world(server)
-
-
-@pytest.fixture(scope="module")
-def route53(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with (
-        MotoRoute53(tmp_path_factory.mktemp("route53"), [ZONE, OTHER_ZONE]) as server,
-        AwsError("InvalidClientTokenId", status=403) as rejecting,
-        AwsError("Throttling") as throttling,
-    ):
-        yield route53_world(server, rejecting, throttling)
-
-
-def peers(name: str) -> ParameterSet:
-    return pytest.param(name, marks=pytest.mark.peers)
-
-
-@pytest.fixture(params=["fake", "embedded", "route53", peers("bind"), peers("knot")])
-def world(request: pytest.FixtureRequest) -> World:
-    if request.param == "fake":
-        return fake_world()
-    found: World = request.getfixturevalue(request.param)
-    return found
+@pytest.fixture(params=[pytest.param(each, marks=pytest.mark.peers if each in PEERS else ()) for each in WORLDS])
+def world(request: pytest.FixtureRequest, worlds: Callable[[str], World]) -> Iterator[World]:
+    world = worlds(request.param)
+    yield world
+    if world.api is not None:
+        world.api.faults.clear()
+        world.api.always = None
 
 
 @pytest.fixture
@@ -273,13 +154,59 @@ def test_the_zones_are_listed(world: World) -> None:
     assert list(world.zone.zones()) == world.zones
 
 
+@pytest.mark.parametrize("labels", [1, 3])
+def test_a_name_may_be_as_long_as_names_are(world: World, labels: int) -> None:
+    room = 253 - len(f"_acme-challenge.{secrets.token_hex(4)}..{ZONE}")
+    padding = ("x" * LONGEST_LABEL + ".") * labels if labels == 1 else _padded(room)
+    name = f"_acme-challenge.{secrets.token_hex(4)}.{padding.rstrip('.')}.{ZONE}"
+    assert len(name) <= 253
+    world.zone.add([TxtValue(name, "value")])
+    assert world.txt(name) == ["value"]
+    world.zone.remove([TxtValue(name, "value")])
+    assert world.txt(name) == []
+
+
+def _padded(room: int) -> str:
+    """Labels of so many characters together, with the dots between them."""
+    labels = []
+    while room > LONGEST_LABEL + 1:
+        labels.append("x" * LONGEST_LABEL)
+        room -= LONGEST_LABEL + 1
+    return ".".join([*labels, "x" * max(room, 1)])
+
+
+@pytest.mark.parametrize("label", ["_under", "a_b", "xn--bcher-kva"])
+def test_names_of_underscores_and_of_other_alphabets_are_names(world: World, name: str, label: str) -> None:
+    name = name.replace("_acme-challenge.", f"_acme-challenge.{label}.")
+    world.zone.add([TxtValue(name, "value")])
+    assert world.txt(name) == ["value"]
+    world.zone.remove([TxtValue(name, "value")])
+    assert world.txt(name) == []
+
+
+def test_a_value_that_somebody_else_removed_is_removed_without_harm(world: World, name: str) -> None:
+    world.zone.add([TxtValue(name, "one"), TxtValue(name, "two")])
+    world.second.remove([TxtValue(name, "one")])
+    world.zone.remove([TxtValue(name, "one"), TxtValue(name, "two")])
+    assert world.txt(name) == []
+
+
+# --- what goes wrong ---
+
+
 def calls(zone: DnsZone | None) -> list[Callable[[], object]]:
-    assert zone is not None
+    if zone is None:
+        pytest.skip("it has no word for that")
     values = [TxtValue(f"_acme-challenge.www.{ZONE}", "value")]
     return [lambda: zone.add(values), lambda: zone.remove(values), zone.zones]
 
 
-@pytest.mark.parametrize("world", ["fake", "route53", peers("bind"), peers("knot")], indirect=True)
+def api_of(world: World) -> StandIn:
+    if world.api is None:
+        pytest.skip("no stand-in")
+    return world.api
+
+
 def test_wrong_credentials_are_refused_at_every_call(world: World) -> None:
     for call in calls(world.wrong_credentials):
         with pytest.raises(ZoneRefused) as refused:
@@ -287,7 +214,18 @@ def test_wrong_credentials_are_refused_at_every_call(world: World) -> None:
         assert refused.value.reason == "credentials_rejected"
 
 
-@pytest.mark.parametrize("world", ["fake", "route53"], indirect=True)
+def test_credentials_that_may_only_look_list_the_zones_and_write_nothing(world: World, name: str) -> None:
+    if world.read_only is None:
+        pytest.skip("there are none")
+    assert world.read_only.zones()
+    world.zone.add([TxtValue(name, "value")])
+    for change, value in ((world.read_only.add, "another"), (world.read_only.remove, "value")):
+        with pytest.raises(ZoneRefused) as refused:
+            change([TxtValue(name, value)])
+        assert refused.value.reason == "permission_missing"
+    assert world.txt(name) == ["value"]
+
+
 def test_a_throttled_call_may_be_tried_again_later(world: World) -> None:
     """DNS itself has no word for patience."""
     for call in calls(world.throttled):
@@ -295,8 +233,56 @@ def test_a_throttled_call_may_be_tried_again_later(world: World) -> None:
             call()
 
 
-@pytest.mark.parametrize("world", ["fake", "route53", peers("bind"), peers("knot")], indirect=True)
 def test_a_provider_that_does_not_answer_may_be_tried_again(world: World) -> None:
     for call in calls(world.unreachable):
         with pytest.raises(ZoneUnreachable):
             call()
+
+
+@pytest.mark.parametrize(("said", "waits"), [({"Retry_After": "7"}, 7), ({}, None)])
+def test_an_api_that_asks_for_patience_is_told_of_with_its_time(
+    world: World, said: dict[str, str], waits: float | None
+) -> None:
+    api_of(world).always = answering(429, {"message": "slow down"}, **said)
+    for call in calls(world.zone):
+        with pytest.raises(ZoneThrottled) as throttled:
+            call()
+        assert throttled.value.retry_after_seconds == waits
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [answering(500, {"message": "broken"}), answering(502, "<html>"), answering(200, "<html>"), lambda *_: None],
+    ids=["500", "502", "no JSON", "no answer"],
+)
+def test_an_api_that_is_broken_may_be_tried_again(world: World, fault: object) -> None:
+    api_of(world).always = fault  # type: ignore[assignment]
+    for call in calls(world.zone):
+        with pytest.raises(ZoneUnreachable):
+            call()
+
+
+@pytest.mark.parametrize("lost", range(6))
+def test_a_change_whose_answer_was_lost_is_made_again_without_harm(world: World, name: str, lost: int) -> None:
+    """Each answer in turn; a change that makes fewer requests loses none."""
+    api = api_of(world)
+    world.write(name, "foreign")
+    for change, left in ((world.zone.add, ["foreign", "ours"]), (world.zone.remove, ["foreign"])):
+        api.faults.extend([acting] * lost)
+        api.faults.append(no_answer_after_acting)
+        with suppress(ZoneUnreachable):
+            change([TxtValue(name, "ours")])
+        api.faults.clear()
+        change([TxtValue(name, "ours")])
+        assert world.txt(name) == left
+
+
+def test_what_an_api_says_is_told_without_its_credentials_and_in_one_line(world: World) -> None:
+    api = api_of(world)
+    api.always = lambda request, _act: answering(400, f"no\n\x1b[31m {request.headers} {request.body}")(request, _act)
+    for call in calls(world.zone):
+        with pytest.raises(Failure) as failure:
+            call()
+        assert failure.value.detail.isprintable()
+        assert len(failure.value.detail) <= 1000
+        assert not any(secret in failure.value.detail for secret in world.secrets)

@@ -1,0 +1,128 @@
+"""One DNS provider's HTTP API: requests by the guarded way out, and what goes wrong in the port's own words."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+import msgspec
+
+from application.errors import (
+    Failure,
+    ResolverFailed,
+    ZoneConflict,
+    ZoneRefusal,
+    ZoneRefused,
+    ZoneThrottled,
+    ZoneUnreachable,
+)
+from interfaces.dns.egress import Egress
+from interfaces.foreign_text import clean
+from interfaces.retry_after import retry_after_seconds
+
+TIMEOUT_SECONDS = 20.0
+REFUSED: Mapping[int, ZoneRefusal] = {
+    401: "credentials_rejected",
+    403: "permission_missing",
+    404: "zone_not_found",
+    410: "zone_not_found",
+}
+CONFLICTS = frozenset({409, 412})
+TOO_MANY_REQUESTS, UNAVAILABLE = 429, 503
+
+Headers = Callable[[], Mapping[str, str]]
+ReadError = Callable[[int, Any], Failure | None]
+"""From the status and the decoded body (None where it is no JSON) to what it means; None: by the status alone."""
+
+
+def by_status_alone(_status: int, _body: Any) -> None:
+    """For APIs whose statuses say everything."""
+
+
+class HttpApi:
+    """Safe to call from many threads. `headers` authenticate each request; none of `secrets` is in what is told."""
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        egress: Egress,
+        headers: Headers,
+        secrets: tuple[str | None, ...],
+        read_error: ReadError = by_status_alone,
+    ) -> None:
+        self._name = name
+        self._base_url = base_url.rstrip("/")
+        self._headers = headers
+        self._secrets = secrets
+        self._read_error = read_error
+        self._http = egress.client(timeout_seconds=TIMEOUT_SECONDS)
+        weakref.finalize(self, self._http.close)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        body: Any = msgspec.UNSET,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """The decoded body of the answer; None where it is empty. `body` is sent as JSON. Raises Failure."""
+        return self.exchange(method, path, params=params, body=body, headers=headers)[0]
+
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        body: Any = msgspec.UNSET,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[Any, httpx.Headers]:
+        """The same, with the answer's headers."""
+        said = {**self._headers(), "Accept": "application/json", **(headers or {})}
+        content = None
+        if body is not msgspec.UNSET:
+            content, said["Content-Type"] = msgspec.json.encode(body), "application/json"
+        url = self._base_url + path
+        try:
+            answer = self._http.request(method, url, params=params, content=content, headers=said)
+        except ResolverFailed as failure:
+            raise ZoneUnreachable(failure.detail) from None
+        except httpx.HTTPError as error:
+            raise ZoneUnreachable(self._words(str(error) or type(error).__name__)) from None
+        if answer.is_success:
+            return self._decoded(answer), answer.headers
+        raise self._failure(answer)
+
+    def _decoded(self, answer: httpx.Response) -> Any:
+        if not answer.content:
+            return None
+        try:
+            return msgspec.json.decode(answer.content)
+        except msgspec.DecodeError:
+            raise ZoneUnreachable(self._words("an answer that is no JSON")) from None
+
+    def _failure(self, answer: httpx.Response) -> Failure:
+        try:
+            body = msgspec.json.decode(answer.content)
+        except msgspec.DecodeError:
+            body = None
+        status, text = answer.status_code, self._words(f"{answer.status_code} {answer.text}")
+        read = self._read_error(status, body)
+        if read is not None:
+            return read
+        wait = retry_after_seconds(answer.headers)
+        if status == TOO_MANY_REQUESTS or (status == UNAVAILABLE and wait is not None):
+            return ZoneThrottled(text, wait)
+        if status in REFUSED:
+            return ZoneRefused(REFUSED[status], text)
+        if status in CONFLICTS:
+            return ZoneConflict(text)
+        return ZoneUnreachable(text)
+
+    def _words(self, text: str) -> str:
+        return clean(f"{self._name}: {text}", self._secrets)
