@@ -28,23 +28,25 @@ class CommonConfig(msgspec.Struct, frozen=True):
     nameservers: Sequence[str]
 
 
-class _CommonFields(msgspec.Struct, frozen=True):
+class CommonFields(msgspec.Struct, frozen=True):
+    """As they are written."""
+
     ttl: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 60
     propagation: Propagation = "advisory"
     propagation_timeout: str = "5m"
     nameservers: list[str] = []
 
 
-COMMON_FIELDS = frozenset(_CommonFields.__struct_fields__)
+COMMON_FIELDS = frozenset(CommonFields.__struct_fields__)
 
 
 def common_config(config: Mapping[str, Any]) -> CommonConfig:
     """The part that all types share; other fields are left alone. Raises InvalidFields naming each wrong `config.…`."""
     given = {name: value for name, value in config.items() if name in COMMON_FIELDS}
-    problems = list(field_problems(_CommonFields, given, "config"))
+    problems = list(field_problems(CommonFields, given, "config"))
     if problems:
         raise InvalidFields(*problems)
-    fields = msgspec.convert(given, _CommonFields)
+    fields = msgspec.convert(given, CommonFields)
     try:
         timeout = parse_duration(fields.propagation_timeout)
     except ValueError as problem:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from application.ports import DnsZone, ProviderAccess
+from application.provider_config import CommonFields
 from interfaces.dns.egress import Egress
 from interfaces.dns.locks import ZoneLock
 from interfaces.dns.settings import Credentials
@@ -43,9 +44,29 @@ class ProviderType:
     policy: Mapping[str, Any]
     verify_checks: str
 
-    def schema(self, of: type[msgspec.Struct]) -> Mapping[str, Any]:
-        """JSON Schema (2020-12) of its config or its credentials."""
-        schema, components = msgspec.json.schema_components([of], ref_template="{name}")
-        del schema
-        described: Mapping[str, Any] = components[of.__name__]
-        return described
+    @property
+    def credentials_schema(self) -> Mapping[str, Any]:
+        """JSON Schema (2020-12)."""
+        return _schema(self.credentials)
+
+    @property
+    def config_schema(self) -> Mapping[str, Any]:
+        """With what every type takes."""
+        own, common = _schema(self.config), _schema(CommonFields)
+        return {**own, "properties": {**own["properties"], **common["properties"]}}
+
+
+def _schema(of: type[msgspec.Struct]) -> Mapping[str, Any]:
+    _, components = msgspec.json.schema_components([of], ref_template="{name}")
+    described: Mapping[str, Any] = _without_python(components[of.__name__])
+    return {**described, "additionalProperties": False}
+
+
+def _without_python(schema: Any) -> Any:
+    """Other languages write the end of a text `$`."""
+    if isinstance(schema, dict):
+        return {
+            key: value.replace(r"\Z", "$") if key == "pattern" else _without_python(value)
+            for key, value in schema.items()
+        }
+    return schema

@@ -44,6 +44,7 @@ HANDLERS = (
     secrets.write_secret,
     secrets.read_secret,
     secrets.list_secrets,
+    dns_providers.list_provider_types,
     dns_providers.connect_provider,
     dns_providers.list_providers,
     dns_providers.get_provider,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,6 +12,7 @@ from litestar.params import FromPath, JSONBody
 
 from application.caller import Caller
 from application.dns_providers import Verification
+from interfaces.dns.providers import TYPES
 from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import Name, RequestBody, WithOptionalBody
 from interfaces.http.outside import outside_call
@@ -36,10 +37,47 @@ class VerifyProvider(RequestBody, frozen=True):
     write_test: bool = False
 
 
+class ProviderTypeView(msgspec.Struct, frozen=True):
+    """How to connect a provider of that type: the JSON Schemas of its credentials and of what its `config` takes beside what
+    all types do; what the credentials may do at least, in words and as `policy` in the vendor's own form; what `verify` does."""
+
+    provider_type: str
+    title: str
+    credentials_schema: Mapping[str, Any]
+    config_schema: Mapping[str, Any]
+    least_privilege: str
+    policy: Mapping[str, Any]
+    verify_checks: str
+
+
+class ProviderTypeList(msgspec.Struct, frozen=True):
+    data: Sequence[ProviderTypeView]
+
+
 class ProviderList(msgspec.Struct, frozen=True):
     data: Sequence[DnsProviderView]
     cursor: str | None
     has_more: bool
+
+
+@get("/dns/provider-types", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=False)
+def list_provider_types(caller: FromToken) -> ProviderTypeList:
+    """What can be connected, and how."""
+    del caller
+    return ProviderTypeList(
+        [
+            ProviderTypeView(
+                provider_type=kind.name,
+                title=kind.title,
+                credentials_schema=kind.credentials_schema,
+                config_schema=kind.config_schema,
+                least_privilege=kind.least_privilege,
+                policy=kind.policy,
+                verify_checks=kind.verify_checks,
+            )
+            for kind in TYPES
+        ]
+    )
 
 
 @post("/dns/providers", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)

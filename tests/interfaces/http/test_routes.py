@@ -34,6 +34,7 @@ ALLOWED_BY = {
     "GET /v1/secrets/{path}": ["secrets:read"],
     "GET /v1/secrets": ["secrets:read"],
     "POST /v1/dns/providers": ["pki:admin"],
+    "GET /v1/dns/provider-types": ["pki:admin"],
     "GET /v1/dns/providers": ["pki:admin"],
     "GET /v1/dns/providers/{id}": ["pki:admin"],
     "POST /v1/dns/providers/{id}/verify": ["pki:admin"],
