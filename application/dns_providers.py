@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -16,9 +18,16 @@ from application.provider_config import CommonConfig, common_config
 from application.secret_value import SecretValue
 from application.secrets import Secrets
 from domain.dns_provider import DnsProvider, missing_zones
-from domain.errors import FieldProblem, InvalidFields, NameInUse, NotFound, ProviderVerificationFailed
+from domain.errors import (
+    FieldProblem,
+    InvalidFields,
+    NameInUse,
+    NotFound,
+    ProviderVerificationFailed,
+    VersionConflict,
+)
 from domain.names import base_name, normalise_dns_name, zone_covers
-from domain.provenance import DEFAULT_TENANT
+from domain.provenance import DEFAULT_TENANT, Provenance
 from domain.secret import is_secret_path
 
 SEALED_KIND = "dns-credentials"
@@ -126,7 +135,7 @@ class DnsProviders:
             provider.verified(held, self._clock.now())
             if write_test:
                 reachable = [managed for managed in provider.managed_zones if managed not in missing]
-                checks += [_write_test(zone, managed) for managed in reachable]
+                checks += [_write_test(zone, managed, provider.id) for managed in reachable]
         except (ProviderVerificationFailed, InvalidFields) as refusal:
             checks.append(Check("list_zones", ok=False, detail=str(refusal)))
             reason = refusal.reason if isinstance(refusal, ProviderVerificationFailed) else "credentials_rejected"
@@ -138,6 +147,23 @@ class DnsProviders:
             missing_zones=missing,
             checks=checks,
         )
+
+    def sing(self, provider: DnsProvider) -> Sequence[str]:
+        """Writes and removes a value in each managed zone that the provider holds, and gives those zones. Raises Failure,
+        InvalidFields."""
+        zone, _ = self.reach(provider)
+        missing = missing_zones(provider.managed_zones, zone.zones())
+        held = [managed for managed in provider.managed_zones if managed not in missing]
+        if not held:
+            raise ZoneRefused("zone_not_found", f"the provider has none of {', '.join(missing)}")
+        for managed in held:
+            _write_and_remove(zone, _canary_in(managed, provider.id))
+        return held
+
+    def note(self, provider: DnsProvider, by: Provenance) -> None:
+        """What an order learnt of its provider. Somebody else may have noticed it at the same moment."""
+        with suppress(VersionConflict):
+            self._store.record(provider, by=by)
 
     def reach(self, provider: DnsProvider) -> tuple[DnsZone, CommonConfig]:
         """The provider's zones, with its credentials as they are now. Raises InvalidFields, ProviderVerificationFailed."""
@@ -203,17 +229,28 @@ def reason_of(failure: Failure) -> str:
             return "unreachable"
 
 
-def _write_test(zone: DnsZone, managed_zone: str) -> Check:
-    value = TxtValue(f"{CANARY_LABEL}.{managed_zone.removeprefix('*.')}", secrets.token_urlsafe(32))
+def _write_test(zone: DnsZone, managed_zone: str, provider_id: str) -> Check:
+    value = _canary_in(managed_zone, provider_id)
     try:
-        try:
-            zone.add([value])
-        finally:  # a write may have happened although its answer was lost
-            zone.remove([value])
+        _write_and_remove(zone, value)
     except Failure as failure:
         detail = f"{failure.detail} (a value may be left at {value.record_name})"
         return Check(f"write_test {managed_zone}", ok=False, detail=detail)
     return Check(f"write_test {managed_zone}", ok=True, detail=f"wrote and removed a value at {value.record_name}")
+
+
+def _canary_in(managed_zone: str, provider_id: str) -> TxtValue:
+    """The same each time: what one leaves behind, the next removes."""
+    digest = hashlib.sha256(provider_id.encode()).digest()
+    value = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return TxtValue(f"{CANARY_LABEL}.{base_name(managed_zone)}", value)
+
+
+def _write_and_remove(zone: DnsZone, value: TxtValue) -> None:
+    try:
+        zone.add([value])
+    finally:  # a write may have happened although its answer was lost
+        zone.remove([value])
 
 
 def _normalised(managed_zones: Sequence[str]) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ class CommonFields(msgspec.Struct, frozen=True):
     propagation: Propagation = "advisory"
     propagation_timeout: str = "5m"
     nameservers: list[str] = []
+    canary: bool = True
 
 
 COMMON_FIELDS = frozenset(CommonFields.__struct_fields__)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Literal, get_args
 
 from domain.certificate import Certificate, Version
+from domain.dns_provider import DnsProvider
 from domain.durations import duration_text
 from domain.order import Order
 from domain.provenance import Recorded
@@ -22,6 +23,8 @@ EventType = Literal[
     "certificate.expired",
     "certificate.revoked",
     "order.invalid",
+    "dns_provider.degraded",
+    "dns_provider.recovered",
 ]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 
@@ -115,6 +118,19 @@ class OrderInvalid:
     error: FailedOrderError
 
 
+@dataclass(frozen=True)
+class DnsProviderDegraded:
+    """`reason` is `credentials_rejected`, `permission_missing`, `zone_not_found`, `throttled` or `unreachable`."""
+
+    dns_provider_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DnsProviderRecovered(DnsProviderDegraded):
+    """`reason` is what it had been degraded by."""
+
+
 Data = (
     CertificateIssued
     | CertificateRenewed
@@ -123,6 +139,8 @@ Data = (
     | CertificateExpired
     | CertificateRevoked
     | OrderInvalid
+    | DnsProviderDegraded
+    | DnsProviderRecovered
 )
 
 CATALOGUE: Mapping[EventType, type[Data]] = {
@@ -133,6 +151,8 @@ CATALOGUE: Mapping[EventType, type[Data]] = {
     "certificate.expired": CertificateExpired,
     "certificate.revoked": CertificateRevoked,
     "order.invalid": OrderInvalid,
+    "dns_provider.degraded": DnsProviderDegraded,
+    "dns_provider.recovered": DnsProviderRecovered,
 }
 """The `data` of each type."""
 
@@ -249,6 +269,12 @@ def announcement_of(recorded: Recorded) -> Announcement | None:
             reason = FailedOrderError(error.code, error.message, error.retry_after_seconds)
             invalid = OrderInvalid(event.originator_id, event.dns_names, reason)
             return _announce(recorded, "order.invalid", f"pki/acme/orders/{event.originator_id}", invalid)
+        case DnsProvider.Degraded(originator_id=provider_id, reason=why):
+            degraded = DnsProviderDegraded(provider_id, why)
+            return _announce(recorded, "dns_provider.degraded", f"dns/providers/{provider_id}", degraded)
+        case DnsProvider.Recovered(originator_id=provider_id, reason=why):
+            recovered = DnsProviderRecovered(provider_id, why)
+            return _announce(recorded, "dns_provider.recovered", f"dns/providers/{provider_id}", recovered)
         case _:
             return None
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 from eventsourcing.domain import BaseAggregate
 
 from domain.event import DomainEvent, InitialEvent
 from domain.names import WILDCARD, base_name, zone_covers
+
+DAILY, WHILE_DEGRADED, AFTER_A_FAILURE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=10)
+MOST_FAILED_CANARIES = 3
 
 
 class DnsProvider(BaseAggregate[str]):
@@ -43,6 +46,49 @@ class DnsProvider(BaseAggregate[str]):
         reason: str
         detail: str
 
+    class CanaryPassed(Event):
+        """A value was written and removed again in each of the zones."""
+
+        TOPIC = "dns_provider.canary_passed"
+        zones: tuple[str, ...]
+
+        def apply(self, aggregate: DnsProvider) -> None:
+            aggregate.tried_at = self.timestamp
+            aggregate.failed_canaries = 0
+
+    class CanaryFailed(Event):
+        """`attempt` counts from the last one on that passed."""
+
+        TOPIC = "dns_provider.canary_failed"
+        reason: str
+        detail: str
+        attempt: int
+
+        def apply(self, aggregate: DnsProvider) -> None:
+            aggregate.tried_at = self.timestamp
+            aggregate.failed_canaries = self.attempt
+
+    class Degraded(Event):
+        """Orders that need it will fail."""
+
+        TOPIC = "dns_provider.degraded"
+        reason: str
+        detail: str
+
+        def apply(self, aggregate: DnsProvider) -> None:
+            aggregate.tried_at = self.timestamp
+            aggregate.degraded_by = self.reason
+
+    class Recovered(Event):
+        """`reason` is what it had been degraded by."""
+
+        TOPIC = "dns_provider.recovered"
+        reason: str
+
+        def apply(self, aggregate: DnsProvider) -> None:
+            aggregate.degraded_by = None
+            aggregate.failed_canaries = 0
+
     class Swept(Event):
         """What orders had removed was removed once more; `through` is the position in the history up to which nobody needs to
         look again."""
@@ -72,6 +118,9 @@ class DnsProvider(BaseAggregate[str]):
         self.credentials_path = credentials_path
         self.swept_through = 0
         self.swept_at = timestamp
+        self.tried_at = timestamp
+        self.failed_canaries = 0
+        self.degraded_by: str | None = None
 
     @classmethod
     def connect(
@@ -106,6 +155,37 @@ class DnsProvider(BaseAggregate[str]):
 
     def verification_failed(self, reason: str, detail: str, now: datetime) -> None:
         self.trigger_event(self.VerificationFailed, reason=reason, detail=detail, timestamp=now)
+
+    @property
+    def canary_due_at(self) -> datetime:
+        """Daily; sooner while something is wrong."""
+        if self.degraded_by is not None:
+            return self.tried_at + WHILE_DEGRADED
+        return self.tried_at + (AFTER_A_FAILURE if self.failed_canaries else DAILY)
+
+    def canary_passed(self, zones: Sequence[str], now: datetime) -> None:
+        self.trigger_event(self.CanaryPassed, zones=tuple(zones), timestamp=now)
+        self.served(now)
+
+    def canary_failed(self, reason: str, detail: str, now: datetime, *, for_good: bool) -> None:
+        """One that may be a matter of the moment degrades the provider the third time. While it is degraded nothing new is
+        told."""
+        if self.degraded_by is not None:
+            return
+        attempt = self.failed_canaries + 1
+        self.trigger_event(self.CanaryFailed, reason=reason, detail=detail, attempt=attempt, timestamp=now)
+        if for_good or attempt >= MOST_FAILED_CANARIES:
+            self.refused(reason, detail, now)
+
+    def refused(self, reason: str, detail: str, now: datetime) -> None:
+        """The same again changes nothing."""
+        if self.degraded_by is None:
+            self.trigger_event(self.Degraded, reason=reason, detail=detail, timestamp=now)
+
+    def served(self, now: datetime) -> None:
+        """It has done something for us."""
+        if self.degraded_by is not None:
+            self.trigger_event(self.Recovered, reason=self.degraded_by, timestamp=now)
 
     def swept(self, through: int, now: datetime) -> None:
         self.trigger_event(self.Swept, through=through, timestamp=now)

@@ -26,10 +26,11 @@ from application.orders import Orders
 from application.polling import Polling
 from application.preflight import Preflight
 from application.prepared_types import prepare_types
-from application.process import account_upkeep, delivery, issuance, janitor, renewal, renewal_info, upkeep
+from application.process import account_upkeep, delivery, dns_health, issuance, janitor, renewal, renewal_info, upkeep
 from application.process.account_upkeep import AccountUpkeep
 from application.process.breaker import Breaker
 from application.process.delivery import Deliveries
+from application.process.dns_health import DnsHealth
 from application.process.fan_out import FanOut
 from application.process.issuance import Issuance
 from application.process.janitor import Janitor
@@ -111,7 +112,7 @@ DECISIONS: Decisions = {
     Certificate: [renewal.DECISION, renewal_info.DECISION],
     Delivery: [delivery.DECISION],
     Subscription: [upkeep.DECISION],
-    DnsProvider: [janitor.DECISION],
+    DnsProvider: [janitor.DECISION, dns_health.DECISION],
 }
 
 
@@ -234,6 +235,7 @@ def assemble(settings: Settings) -> Iterator[Parts]:
                     settings.workers,
                 ),
                 (Upkeep(store, history, views, keys, clock), UPKEEP_SLOTS),
+                (DnsHealth(store, history, providers, clock), UPKEEP_SLOTS),
                 (Janitor(store, history, providers, views, clock), UPKEEP_SLOTS),
                 (AccountUpkeep(store, history, accounts, keys, ca, clock), UPKEEP_SLOTS),
                 (Renewal(store, history, renewals, clock), RENEWAL_SLOTS),

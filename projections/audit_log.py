@@ -80,6 +80,20 @@ RULES: Mapping[type[DomainEvent], Rule] = {
     DnsProvider.VerificationFailed: Rule(
         "dns_provider_verify", PROVIDER, lambda e: {"reason": e.reason, "detail": e.detail}, success=False
     ),
+    DnsProvider.CanaryPassed: Rule("dns_provider_verify", PROVIDER, lambda e: {"canary": e.zones}),
+    DnsProvider.CanaryFailed: Rule(
+        "dns_provider_verify",
+        PROVIDER,
+        lambda e: {"reason": e.reason, "detail": e.detail, "attempt": e.attempt},
+        success=False,
+    ),
+    DnsProvider.Degraded: Rule(
+        "dns_provider_update",
+        PROVIDER,
+        lambda e: {"health": "degraded", "reason": e.reason, "detail": e.detail},
+        success=False,
+    ),
+    DnsProvider.Recovered: Rule("dns_provider_update", PROVIDER, lambda _: {"health": "healthy"}),
     Order.Placed: Rule(
         "acme_order_create",
         ORDER,

@@ -16,7 +16,8 @@ from projections.times import whole_seconds
 
 
 class HealthView(msgspec.Struct, frozen=True):
-    """`status` is `unknown` until the provider was verified, then `healthy` or `failing`."""
+    """`status` is `unknown` until the provider was verified or tried, then `healthy`, `failing` (verification), or `degraded`
+    (orders fail)."""
 
     status: str = "unknown"
     reason: str | None = None
@@ -57,6 +58,12 @@ def fold(provider: DnsProviderView | None, recorded: Recorded) -> DnsProviderVie
             return replace(provider, verified_at=at, health=HealthView("healthy"))
         case DnsProvider.VerificationFailed(reason=reason, detail=detail) if provider is not None:
             return replace(provider, health=HealthView("failing", reason, detail))
+        case DnsProvider.CanaryPassed() | DnsProvider.Recovered() if provider is not None:
+            return replace(provider, health=HealthView("healthy"))
+        case DnsProvider.Degraded(reason=reason, detail=detail) if provider is not None:
+            return replace(provider, health=HealthView("degraded", reason, detail))
+        case DnsProvider.CanaryFailed() if provider is not None:
+            return provider
         case DnsProvider.Swept() if provider is not None:
             return provider
         case _:

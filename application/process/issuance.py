@@ -168,7 +168,7 @@ class Issuance:
         """An order that has ended is cleaned up for as long as it takes."""
         order = self._store.load(Order, claim.subject)
         if order.ended is None:
-            by = of_process(NAME, self._history.origin(order.id), order.id, order.version)
+            by = self._by(order)
             order.fail(
                 OrderError("backend_error", "the service failed at this order again and again"), self._clock.now()
             )
@@ -240,9 +240,7 @@ class Issuance:
         else:
             order.accept(said, self._clock.now())
             if account.status == "action_required":
-                self._accounts.served(
-                    account, of_process(NAME, self._history.origin(order.id), order.id, order.version)
-                )
+                self._accounts.served(account, self._by(order))
 
     def _adopt_earlier(self, order: Order, at_ca: CaAccount) -> bool:
         """Whether what is replaced already is so by an order of ours for the same version, whose end we never learned of.
@@ -277,8 +275,18 @@ class Issuance:
         order.offer_challenges(authorizations, account.key_thumbprint, self._clock.now(), homes)
 
     def _publish(self, order: Order) -> None:
-        for zone, _, records in self._zones_of(order.outstanding_records):
-            zone.add([TxtValue(record.name, record.value) for record in records])
+        for provider_id, records in _by_provider(order.outstanding_records).items():
+            provider = self._providers.load(provider_id)
+            zone, _ = self._providers.reach(provider)
+            try:
+                zone.add([TxtValue(record.name, record.value) for record in records])
+                provider.served(self._clock.now())
+            except ZoneRefused as refusal:
+                provider.refused(refusal.reason, refusal.detail, self._clock.now())
+                raise
+            finally:
+                if provider.pending_events:
+                    self._providers.note(provider, self._by(order))
         now = self._clock.now()
         for record in order.outstanding_records:
             order.record_published(record, now)
@@ -487,6 +495,9 @@ class Issuance:
                 order.fail(OrderError("provider_error", str(problem)), now)
             case _:
                 order.fail(OrderError("backend_error", str(problem)), now)
+
+    def _by(self, order: Order) -> Provenance:
+        return of_process(NAME, self._history.origin(order.id), order.id, order.version)
 
     def _hold_back(self, order: Order, seconds: float, error: OrderError) -> None:
         """Renewals wait for as long as it takes; whoever asked for an order is told."""

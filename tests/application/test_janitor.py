@@ -49,7 +49,7 @@ def test_a_value_that_came_after_its_removal_is_gone_within_the_hour(world: Worl
     world.zones.of(ZONE).add([FOREIGN])
     values = late(world, order_id)
     assert world.zones.held == {FOREIGN, *values}
-    world.renew_by_itself()
+    world.look_after_dns()
     world.run_for(EVERY + timedelta(minutes=1))
     assert world.zones.held == {FOREIGN}
 

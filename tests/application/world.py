@@ -23,10 +23,11 @@ from application.explanations import Explanations
 from application.orders import Orders
 from application.polling import Polling
 from application.ports import TxtValue
-from application.process import account_upkeep, delivery, issuance, janitor, renewal, renewal_info, upkeep
+from application.process import account_upkeep, delivery, dns_health, issuance, janitor, renewal, renewal_info, upkeep
 from application.process.account_upkeep import AccountUpkeep
 from application.process.breaker import Breaker
 from application.process.delivery import Deliveries
+from application.process.dns_health import DnsHealth
 from application.process.fan_out import FanOut
 from application.process.issuance import Issuance
 from application.process.janitor import Janitor
@@ -97,7 +98,7 @@ class FakeCursor:
         self.executed += 1
 
 
-ENDLESS = (janitor.NAME, renewal.NAME, renewal_info.NAME, account_upkeep.NAME)
+ENDLESS = (dns_health.NAME, janitor.NAME, renewal.NAME, renewal_info.NAME, account_upkeep.NAME)
 """The processes that never come to an end: there is always a next time. They run where a test says so."""
 
 
@@ -128,7 +129,7 @@ class World:
             Certificate: [renewal.DECISION, renewal_info.DECISION],
             Delivery: [delivery.DECISION],
             Subscription: [upkeep.DECISION],
-            DnsProvider: [janitor.DECISION],
+            DnsProvider: [janitor.DECISION, dns_health.DECISION],
         }
         store = EventStore(recorder, decisions)
         self.store = store
@@ -172,6 +173,7 @@ class World:
                 lambda: self.chance,
                 self.clock,
             ),
+            dns_health.NAME: DnsHealth(store, recorder, self.providers, self.clock),
             janitor.NAME: Janitor(store, recorder, self.providers, views, self.clock),
             upkeep.NAME: Upkeep(store, recorder, views, keys, self.clock),
             account_upkeep.NAME: AccountUpkeep(store, recorder, self.accounts, keys, ca, self.clock),
@@ -184,6 +186,10 @@ class World:
 
     def renew_by_itself(self) -> None:
         """From now on certificates are renewed when they are due, and accounts looked after."""
+        self.running = tuple(name for name in self.processes if name not in (dns_health.NAME, janitor.NAME))
+
+    def look_after_dns(self) -> None:
+        """The same, and providers are tried and swept."""
         self.running = tuple(self.processes)
 
     @property

@@ -54,6 +54,8 @@ FIELDS: dict[EventType, list[str]] = {
     "certificate.expired": ["certificate_id", "version", "domains", "serial_number"],
     "certificate.revoked": ["certificate_id", "version", "domains", "serial_number", "reason", "revoked_by"],
     "order.invalid": ["order_id", "domains", "error"],
+    "dns_provider.degraded": ["dns_provider_id", "reason"],
+    "dns_provider.recovered": ["dns_provider_id", "reason"],
 }
 
 
@@ -70,6 +72,12 @@ def world() -> World:
     world.ca.knobs.invalid[ZONE] = Problem(ERROR_NAMESPACE + "caa", "forbidden by CAA")
     world.renewal_of(first)
     world.run_until_quiet()
+    provider_id = world.order(first).provider_of_first_name or ""
+    by = of_process("issuance", OWNER.provenance, provider_id, 1)
+    provider = world.providers.load(provider_id)
+    provider.refused("credentials_rejected", "expired", world.clock.now())
+    provider.served(world.clock.now())
+    world.store.record(provider, by=by)
     certificate = world.certificate(first)
     certificate.revoke(1, "superseded", world.clock.now())
     world.store.record(certificate, by=of_process("issuance", OWNER.provenance, certificate.id, 1))

@@ -129,7 +129,7 @@ def test_it_describes_what_is_sent_for_each_event_type(description: Mapping[str,
         assert set(schema["properties"]) == set(body)
         assert set(schema["properties"]["data"]["properties"]) == set(body["data"])
         assert list(OAS31Validator(schema).iter_errors({**body, "event_type": TEST}))
-        missing = {name: value for name, value in body["data"].items() if name != "domains"}
+        missing = dict(list(body["data"].items())[1:])
         assert list(OAS31Validator(schema).iter_errors({**body, "data": missing}))
 
 
