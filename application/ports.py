@@ -56,7 +56,8 @@ class Capabilities(msgspec.Struct, frozen=True):
 class CertificateAuthority(Protocol):
     """An ACME server (RFC 8555). Safe to call from many threads. Raises CaUnavailable, CaThrottled, CaRefused, EgressRefused."""
 
-    def capabilities(self, directory_url: str, ca_bundle_pem: str | None) -> Capabilities: ...
+    def capabilities(self, directory_url: str, ca_bundle_pem: str | None) -> Capabilities:
+        """As the directory is now, whenever it was last read."""
 
     def register(
         self,

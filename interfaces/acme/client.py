@@ -23,7 +23,7 @@ from interfaces.acme import resources
 from interfaces.acme.account_key import signing_key
 from interfaces.acme.chains import chain_in, topmost_issuer
 from interfaces.acme.external_account import binding
-from interfaces.acme.links import alternate_urls, location
+from interfaces.acme.links import alternate_urls
 from interfaces.acme.server import AcmeServer, system_now
 from interfaces.egress import Egress
 from interfaces.retry_after import retry_after_seconds
@@ -54,7 +54,7 @@ class AcmeClient:
         self._servers: OrderedDict[tuple[str, str | None], AcmeServer] = OrderedDict()
 
     def capabilities(self, directory_url: str, ca_bundle_pem: str | None) -> Capabilities:
-        directory = self._server(directory_url, ca_bundle_pem).directory()
+        directory = self._server(directory_url, ca_bundle_pem).directory(anew=True)
         meta = directory.meta
         profiles = (meta.profiles if meta else None) or {}
         return Capabilities(
@@ -81,7 +81,7 @@ class AcmeClient:
             terms_of_service_agreed=True,
             external_account_binding=binding(eab, key.jwk.public_key(), url) if eab else None,
         )
-        return location(server.post(url, registration.json_dumps().encode(), key, account_url=None))
+        return server.location(server.post(url, registration.json_dumps().encode(), key, account_url=None))
 
     def find_account(self, directory_url: str, key_pem: SecretValue, ca_bundle_pem: str | None) -> str | None:
         server, key = self._server(directory_url, ca_bundle_pem), signing_key(key_pem)
@@ -91,7 +91,7 @@ class AcmeClient:
             if refused.problem.name in _NO_ACCOUNT:
                 return None
             raise
-        return location(asked)
+        return server.location(asked)
 
     def update_account(self, account: CaAccount, email: str | None, *, agree_to_terms: bool = False) -> None:
         contact = None if email is None else [f"mailto:{email}"] if email else []
@@ -127,7 +127,7 @@ class AcmeClient:
         wanted = msgspec.json.encode(resources.NewOrder(identifiers, profile, replaces))
         server = self._server(account.directory_url, account.ca_bundle_pem)
         response = self._post(account, server.directory().new_order, wanted)
-        return self._order(account, response, location(response))
+        return self._order(account, response, server.location(response))
 
     def order(self, account: CaAccount, order_url: str) -> OrderObject:
         return self._order(account, self._post(account, order_url, _POST_AS_GET), order_url)

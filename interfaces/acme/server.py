@@ -14,10 +14,11 @@ import httpx
 import msgspec
 from acme.jws import JWS
 
-from application.errors import CaTimedOut, CaUnavailable, Failure, ResolverFailed
+from application.errors import CaRefused, CaTimedOut, CaUnavailable, Failure, ResolverFailed
 from domain.acme import Problem
 from interfaces.acme.account_key import SigningKey
 from interfaces.acme.clock_skew import ClockSkew
+from interfaces.acme.links import location
 from interfaces.acme.nonces import NoncePool, nonce_in
 from interfaces.acme.problems import failure_in, problem_in
 from interfaces.clock import SystemClock
@@ -53,14 +54,21 @@ class Directory(msgspec.Struct, frozen=True, rename="camel"):
     renewal_info: str | None = None
     meta: Meta | None = None
 
+    @property
+    def urls(self) -> frozenset[str]:
+        """Where it takes POSTs."""
+        named = (self.new_account, self.new_order, self.revoke_cert, self.key_change)
+        return frozenset(url for url in named if url is not None)
+
 
 class _Reading(NamedTuple):
     """What came of reading the directory, None before the first time; and until when (monotonic) it need not be read,
-    or not even where it is doubted."""
+    or not even where it is doubted. `failure` is why an old one serves on."""
 
     outcome: Directory | Failure | None = None
     until: float = 0.0
     undoubted_until: float = 0.0
+    failure: Failure | None = None
 
 
 class AcmeServer:
@@ -86,6 +94,7 @@ class AcmeServer:
         self._threads = ThreadPoolExecutor(_AT_THE_SAME_TIME, thread_name_prefix="acme")
         self._close = weakref.finalize(self, http.close)
         self._known = _Reading()
+        self._once_named: frozenset[str] = frozenset()
         self._reading = threading.Lock()
 
     @property
@@ -93,16 +102,19 @@ class AcmeServer:
         """By how much its clock was ahead of ours at its last answer; None before one that said the time."""
         return self._skew.seconds
 
-    def directory(self) -> Directory:
-        """Read once a day, and again after an answer that does not fit it. Who asks while it is being read shares what
-        comes of it, the failure too. One that is merely old serves on while it cannot be had anew."""
+    def directory(self, *, anew: bool = False) -> Directory:
+        """Read once a day, and again after an answer that does not fit it, or where it is wanted `anew`. Who asks while it
+        is being read shares what comes of it, the failure too. One that is merely old serves on while it cannot be had
+        anew, but for who wants no old one."""
         known, now = self._known, self._monotonic()
-        if isinstance(known.outcome, Directory) and (now < known.until or self._reading.locked()):
+        if isinstance(known.outcome, Directory) and not anew and (now < known.until or self._reading.locked()):
             return known.outcome
         with self._reading:
             latest = self._known
             if latest is known or latest.outcome is None:
                 latest = self._known = self._read_directory(latest.outcome, now)
+        if anew and latest.failure is not None:
+            raise latest.failure
         if isinstance(latest.outcome, Directory):
             return latest.outcome
         raise latest.outcome or CaUnavailable(f"{self._directory_url} was not read")
@@ -143,6 +155,14 @@ class AcmeServer:
             self._doubt_directory(response)
             raise
 
+    def location(self, response: httpx.Response) -> str:
+        """Where a new resource is. An answer that does not say so has the directory read again."""
+        try:
+            return location(response)
+        except CaUnavailable:
+            self._doubt_directory(response)
+            raise
+
     def at_the_same_time(self, ask: Callable[[str], Said], urls: Sequence[str]) -> list[Said]:
         """What was said, in the order of `urls`, after all were asked. The first failure is raised. The threads are this
         server's own, so that a slow one keeps nobody from asking others."""
@@ -163,22 +183,32 @@ class AcmeServer:
             if not response.is_success:
                 raise failure_in(response, problem_in(response))
             read = self._decode(response, Directory)
+            self._once_named |= read.urls
             return _Reading(read, now + _DIRECTORY_SECONDS, now + _DOUBTED_DIRECTORY_SECONDS)
         except Failure as failure:
             if isinstance(before, Directory):
                 again = now + _OLD_DIRECTORY_SECONDS
-                return _Reading(before, again, again)
+                return _Reading(before, again, again, failure)
             return _Reading(failure)
 
     def _failure(self, response: httpx.Response, problem: Problem | None) -> Failure:
+        failure = failure_in(response, problem)
         if response.status_code == httpx.codes.NOT_FOUND:
             self._doubt_directory(response)
-        return failure_in(response, problem)
+            if isinstance(failure, CaRefused) and self._has_moved(str(response.request.url)):
+                return CaUnavailable(f"{response.url} has moved: {failure.detail}")
+        return failure
+
+    def _has_moved(self, url: str) -> bool:
+        """Whether the directory named the URL once and does so no longer. Where it still does, what was not found there
+        is what was asked for: a certificate that is to be replaced, or an account."""
+        return url in self._once_named and url not in self.directory().urls
 
     def _new_nonce(self) -> bytes:
         response = self._send("HEAD", self.directory().new_nonce)
         nonce = nonce_in(response.headers.get("Replay-Nonce"))
         if nonce is None and response.is_success:
+            self._doubt_directory(response)
             raise CaUnavailable(f"{response.url} gave no usable nonce")
         if nonce is None:
             raise self._failure(response, problem_in(response))

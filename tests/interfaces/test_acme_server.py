@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -459,15 +459,73 @@ def test_a_server_that_is_forgotten_while_it_is_asked_still_answers(
     assert [each.url for each in stage.client.authorizations(stage.account, urls)] == urls
 
 
-@pytest.mark.parametrize("unfit", [Answer(404), problem_answer("malformed", 404), json_answer({"no": "order"}, 201)])
-def test_the_directory_is_read_again_after_an_answer_that_does_not_fit_it(stage: Stage, unfit: Answer) -> None:
-    headers = {**unfit.headers, "Location": stage.url("/order/1")}
-    stage.ca.replies["/newOrder"] = [Answer(unfit.status, headers, unfit.body)]
-    with pytest.raises((CaUnavailable, CaRefused)):
-        stage.client.new_order(stage.account, ["a.example"], None)
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        Answer(404),
+        problem_answer("malformed", 404),
+        json_answer({"no": "order"}, 201, {"Location": "/order/1"}),
+        json_answer(ORDER, 201),
+    ],
+    ids=["404", "404 with a problem", "no order", "no Location"],
+)
+def test_an_order_that_meets_an_endpoint_that_has_moved_can_be_placed_again(stage: Stage, unfit: Answer) -> None:
+    stage.client.capabilities(stage.account.directory_url, ca_bundle_pem())
+    stage.ca.replies["/newOrder"] = [unfit]
     stage.ca.directory["newOrder"] = stage.url("/moved")
     stage.ca.replies["/moved"] = [json_answer(ORDER, 201, {"Location": stage.url("/order/2")})]
+    with pytest.raises(CaUnavailable):
+        stage.client.new_order(stage.account, ["a.example"], None)
     assert stage.client.new_order(stage.account, ["a.example"], None).url == stage.url("/order/2")
+
+
+def test_of_two_orders_that_meet_the_same_moved_endpoint_both_can_be_placed_again(stage: Stage) -> None:
+    """The second one's answer comes when the directory has been read anew already."""
+    url = stage.url("/newOrder")
+    server, key = stage.client._server(stage.account.directory_url, ca_bundle_pem()), signing_key(PEM_KEY)
+    server.directory()
+    stage.ca.replies["/newOrder"] = [problem_answer("malformed", 404)]
+    stage.ca.directory["newOrder"] = stage.url("/moved")
+    for _ in range(2):
+        with pytest.raises(CaUnavailable, match="moved"):
+            server.post(url, b"{}", key, stage.account.account_url)
+
+
+def test_what_is_not_found_where_the_directory_still_leads_is_a_refusal(stage: Stage) -> None:
+    """Let's Encrypt says so of a certificate that is to be replaced and that it does not know."""
+    stage.ca.replies["/newOrder"] = [problem_answer("malformed", 404)]
+    for _ in range(2):
+        with pytest.raises(CaRefused):
+            stage.client.new_order(stage.account, ["a.example"], None, "aYhba4.AIdlQy")
+
+
+def test_new_nonces_that_are_none_have_the_directory_read_again(stage: Stage) -> None:
+    stage.ca.replies["/order"] = [json_answer(ORDER)]
+    stage.ca.replies["/newNonce"] = [Answer(headers={"Replay-Nonce": ""})]
+    with pytest.raises(CaUnavailable):
+        order(stage)
+    stage.ca.directory["newNonce"] = stage.url("/moved")
+    stage.ca.replies["/moved"] = [Answer(200)]
+    order(stage)
+
+
+def test_what_a_ca_offers_is_read_anew_although_its_directory_is_known(stage: Stage) -> None:
+    def profiles() -> Mapping[str, str]:
+        return stage.client.capabilities(stage.account.directory_url, ca_bundle_pem()).profiles
+
+    stage.ca.directory["meta"] = {"profiles": {"classic": "90 days"}}
+    assert profiles() == {"classic": "90 days"}
+    stage.ca.directory["meta"] = {"profiles": {}}
+    assert profiles() == {}
+
+
+def test_what_a_ca_offered_is_not_told_for_what_it_offers(stage: Stage) -> None:
+    stage.client.capabilities(stage.account.directory_url, ca_bundle_pem())
+    stage.ca.replies["/directory"] = [Answer(503)]
+    with pytest.raises(CaUnavailable):
+        stage.client.capabilities(stage.account.directory_url, ca_bundle_pem())
+    stage.ca.replies["/order"] = [json_answer(ORDER)]
+    order(stage)
 
 
 @pytest.mark.parametrize("status", [200, 404])
