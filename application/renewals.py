@@ -9,7 +9,7 @@ import msgspec
 from application.caller import Caller
 from application.certificates import load_certificate
 from application.event_store import EventStore, Taken
-from application.orders import Directory, assigned, record_order
+from application.orders import MOST_LOOKS, Directory, assigned, record_order
 from application.ports import Clock, Ids
 from application.process.todo import Claim
 from application.rate_limits import RateLimits
@@ -61,24 +61,23 @@ class Renewals:
     ) -> Placed:
         """An order for the line's next version, for the same names, or the one in progress. `new_key` and `csr_pem` as for
         `_key`. Raises NotFound, Denied, InvalidFields, OrderInProgress (for the same names under another line, or with
-        another key than the one brought), CaLimitReached."""
-        certificate = load_certificate(self._store, certificate_id, caller)
-        key = self._key(certificate, new_key=new_key, csr_pem=csr_pem)
-        brought = b"" if csr_pem is None else key.csr_der
-        if certificate.renewing is not None:
-            return self._joined(certificate.renewing.order_id, certificate, brought)
-        try:
-            return self._begin(certificate, reason, caller.provenance, key, automatic=False)
-        except VersionConflict:  # somebody else has begun one, or changed the line: then it is asked for again
+        another key than the one brought), CaLimitReached, and VersionConflict when the line changes, or orders for the same
+        names come and go, faster than we can look."""
+        for _ in range(MOST_LOOKS):
             certificate = load_certificate(self._store, certificate_id, caller)
-            if certificate.renewing is None:
-                raise
-            return self._joined(certificate.renewing.order_id, certificate, brought)
-        except Taken:
-            running = self._directory.running_order(certificate.account_id, certificate.dns_names)
-            if running is None:
-                raise VersionConflict from None
-            return self._joined(running, certificate, brought)
+            key = self._key(certificate, new_key=new_key, csr_pem=csr_pem)
+            brought = b"" if csr_pem is None else key.csr_der
+            if certificate.renewing is not None:
+                return self._joined(certificate.renewing.order_id, certificate, brought)
+            try:
+                return self._begin(certificate, reason, caller.provenance, key, automatic=False)
+            except VersionConflict:  # somebody else has begun one, or the CA's window was seen
+                continue
+            except Taken:
+                running = self._directory.running_order(certificate.account_id, certificate.dns_names)
+                if running is not None:
+                    return self._joined(running, certificate, brought)
+        raise VersionConflict
 
     def begin_by_itself(self, certificate: Certificate, by: Provenance, claim: Claim) -> None:
         """Raises AccountNotActive, InvalidFields (`csr_pem`), CaLimitReached, OrderInProgress, VersionConflict, and Taken:

@@ -7,11 +7,13 @@ from datetime import timedelta
 
 import pytest
 
+from application.certificates import NewName
 from application.errors import CaRefused, CaThrottled, CaUnavailable
 from application.process.renewal import TellOfEnd, next_step
 from application.process.worker import MOST_CRASHES
 from domain.acme import ERROR_NAMESPACE, Problem, RenewalInfo
 from domain.certificate import Certificate
+from domain.errors import VersionConflict
 from domain.order import Order
 from tests.application.world import ENDLESS, NAMES, OWNER, ZONE, World
 
@@ -448,3 +450,30 @@ def test_of_two_who_ask_at_the_same_moment_the_second_gets_the_first_one_s_order
     placed = world.renewals.renew(line(world).id, reason="second", new_key=True, caller=OWNER)
     assert ([placed.order_id], placed.is_new) == (first, False)
     assert len(told(world, Certificate.RenewalBegan)) == 1
+
+
+def changes(world: World, name: str) -> None:
+    world.certificates.revise(line(world).id, OWNER, auto_renew=None, new_name=NewName(name))
+
+
+def test_a_line_that_changes_while_its_renewal_is_asked_for_is_renewed_all_the_same(world: World) -> None:
+    """As a new one does, when the CA says its window."""
+    until_due(world)
+    world.calls.before("store.insert_events", lambda: changes(world, "meanwhile"))
+    placed = world.renewals.renew(line(world).id, reason="requested", new_key=True, caller=OWNER)
+    assert placed.is_new
+    assert (line(world).name, len(told(world, Certificate.RenewalBegan))) == ("meanwhile", 1)
+
+
+def test_a_line_that_changes_each_time_is_not_renewed_on_request(world: World) -> None:
+    names = (f"again {number}" for number in itertools.count())
+
+    def each_time() -> None:
+        changes(world, next(names))
+        world.calls.before("store.insert_events", each_time)
+
+    until_due(world)
+    each_time()
+    with pytest.raises(VersionConflict):
+        world.renewals.renew(line(world).id, reason="requested", new_key=True, caller=OWNER)
+    assert not told(world, Certificate.RenewalBegan)
