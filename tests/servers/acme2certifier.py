@@ -9,6 +9,7 @@ import ipaddress
 import json
 import ssl
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from string import Template
@@ -40,11 +41,19 @@ dbfile: acme2certifier.db
 
 [Renewalinfo]
 renewalthreshold_pctg: $threshold_percent
+
+[Directory]
+caaidentities: $caa_identities
+
+[Order]
+identifier_limit: 100
+profiles: $profiles
 """)
 
 # Its own `dns_server_list` takes no ports, and is set anew at each question, for all threads at once.
+# A proxy before it may have its endpoints move into a folder whose name begins with `moved`.
 LAUNCHER = """\
-import json, sys
+import json, re, sys
 import dns.resolver
 from werkzeug.serving import run_simple
 
@@ -53,7 +62,11 @@ resolver = dns.resolver.Resolver(configure=False)
 resolver.nameservers, resolver.port = [settings["dns_host"]], settings["dns_port"]
 dns.resolver.default_resolver = resolver
 
+from acme2certifier.acme_srv.helpers import network
 from acme2certifier.share.acme2certifier_wsgi import application
+
+as_it_is = network.normalize_request_url
+network.normalize_request_url = lambda url: re.sub("/moved[^/]*/", "/", as_it_is(url))
 
 run_simple(settings["host"], settings["port"], application, threaded=True, ssl_context=("endpoint.pem", "endpoint.key"))
 """
@@ -63,11 +76,18 @@ class Acme2Certifier(ServerProcess):
     """A CA on HTTPS whose one root verifies both its own endpoint and what it issues.
 
     ``dns_server`` ("127.0.0.1:5353", authoritative will do) is asked for the challenges' TXT. Suggested windows begin
-    after ``threshold_percent`` of the validity and end with it.
+    after ``threshold_percent`` of the validity and end with it. ``profiles`` are what the directory says of them, by name;
+    where there is only one, any other is taken for it.
     """
 
     def __init__(
-        self, folder: Path, dns_server: str, *, validity_days: int = 90, threshold_percent: float = 66.0
+        self,
+        folder: Path,
+        dns_server: str,
+        *,
+        validity_days: int = 90,
+        threshold_percent: float = 66.0,
+        profiles: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(folder)
         host, _, port = dns_server.rpartition(":")
@@ -76,19 +96,23 @@ class Acme2Certifier(ServerProcess):
         self.directory_url = f"https://{LOOPBACK}:{self._port}/directory"
         (self.ca_bundle_pem, issuing_key_pem), (endpoint_pem, endpoint_key_pem) = _certificates()
         self._context = ssl.create_default_context(cadata=self.ca_bundle_pem)
+        self._validity = {"validity_days": validity_days, "threshold_percent": threshold_percent}
         (folder / "certificates").mkdir(exist_ok=True)
         for name, text in (
             ("endpoint.pem", endpoint_pem),
             ("endpoint.key", endpoint_key_pem),
             ("ca.pem", self.ca_bundle_pem),
             ("ca.key", issuing_key_pem),
-            (
-                "acme_srv.cfg",
-                CONFIGURATION.substitute(validity_days=validity_days, threshold_percent=threshold_percent),
-            ),
             ("launcher.py", LAUNCHER),
         ):
             (folder / name).write_text(text)
+        self.offer(profiles or {})
+
+    def offer(self, profiles: Mapping[str, str], caa_identities: Sequence[str] = ()) -> None:
+        """What its directory says from the next start on."""
+        offered = {"profiles": json.dumps(dict(profiles)), "caa_identities": json.dumps(list(caa_identities))}
+        text = CONFIGURATION.substitute(**self._validity, **offered)
+        (self.folder / "acme_srv.cfg").write_text(text)
 
     def command(self) -> list[str]:
         python = Path(sys.prefix) / "peers/acme2certifier/bin/python"

@@ -106,6 +106,15 @@ class Exchanges:
         accepted = [e.path for e in self._exchanges if "finalize" in e.path and 0 < e.status < httpx.codes.BAD_REQUEST]
         return Counter(accepted)
 
+    def dns_names_at(self, path: str) -> tuple[str, ...]:
+        """Of the order that leads to a resource or is it, or of a challenge's authorization; a wildcard with its `*.`."""
+        for exchange in reversed(self._exchanges):
+            led_to = (exchange.path, exchange.location, *(found for found, _endpoint in _resources(exchange.said)))
+            dns_names = _dns_names(exchange.said)
+            if path in led_to and dns_names:
+                return dns_names
+        return ()
+
     def at(self, *endpoints: Endpoint) -> list[Exchange]:
         """Those at the endpoints, in the order in which they were answered."""
         return [exchange for exchange in self._exchanges if exchange.endpoint in endpoints]
@@ -157,6 +166,8 @@ class CaProxy:
         self._scripted: defaultdict[Endpoint, deque[Fault]] = defaultdict(deque)
         self._rates: list[_Rate] = []
         self._suggest: Suggest | None = None
+        self._folders = [""]
+        self._where_it_was: Fault = Passing.pass_on
         self._lock = threading.Lock()
         context = httpx.create_ssl_context(trust_env=False)
         context.load_verify_locations(cadata=ca_bundle)
@@ -187,6 +198,12 @@ class CaProxy:
         directory names it from then on, so it is for before the service has read that."""
         self._suggest = suggest
 
+    def move(self, folder: str, where_it_was: Fault) -> None:
+        """The endpoints that the directory names are in that folder ("/new") from now on; asked where they ever were, it
+        answers so. For a CA that takes requests signed for such a URL."""
+        self._folders.insert(0, folder)
+        self._where_it_was = where_it_was
+
     @property
     def exchanges(self) -> list[Exchange]:
         with self._lock:
@@ -199,10 +216,13 @@ class CaProxy:
     # --- inside ---
 
     def answer(self, asked: Asked) -> Answer:
-        monotonic, at, endpoint = time.monotonic(), datetime.now(UTC), self._endpoints.of(asked.path)
+        monotonic, at, path = time.monotonic(), datetime.now(UTC), self._path_at_ca(asked.path)
+        endpoint = self._endpoints.of(path)
         passing = Passing(asked, self._forward, self._fresh_nonce)
+        has_moved = endpoint in _IN_DIRECTORY.values() and asked.path != self._folders[0] + path
+        fault = self._where_it_was if has_moved else self._fault(endpoint)
         try:
-            answer = (self._fault(endpoint) or Passing.pass_on)(passing)
+            answer = (fault or Passing.pass_on)(passing)
         except httpx.TransportError:
             answer = NO_ANSWER  # the CA gave none either
         self._note(endpoint, passing, answer, monotonic, at)
@@ -223,15 +243,27 @@ class CaProxy:
         if suggest is not None and asked.path.startswith(f"{SUGGESTIONS_PATH}/"):
             return suggest(asked.path.removeprefix(f"{SUGGESTIONS_PATH}/"))
         headers = {name: value for name, value in asked.headers.items() if name.lower() in PASSED_ON}
-        url = f"https://{self._upstream.netloc}{asked.path}"
+        path = self._path_at_ca(asked.path)
+        url = f"https://{self._upstream.netloc}{path}"
         response = passing.response = self._client.request(asked.method, url, headers=headers, content=asked.body)
-        self._endpoints.learn(asked.path, response)
+        self._endpoints.learn(path, response)
         passed_back = {name: value for name, value in response.headers.items() if name.lower() in PASSED_BACK}
-        body = response.content
-        if suggest is not None and asked.path == self._upstream.path and response.is_success:
-            named = {"renewalInfo": f"https://{asked.headers['Host']}{SUGGESTIONS_PATH}"}
-            body = json.dumps({**response.json(), **named}).encode()
-        return Answer(response.status_code, passed_back, body)
+        if path != self._upstream.path or not response.is_success:
+            return Answer(response.status_code, passed_back, response.content)
+        return Answer(response.status_code, passed_back, json.dumps(self._named(asked, response.json())).encode())
+
+    def _named(self, asked: Asked, directory: dict[str, Any]) -> dict[str, Any]:
+        """The directory as it is told."""
+        for name in set(_IN_DIRECTORY) & set(directory):
+            path = _path(directory[name])
+            directory[name] = directory[name].removesuffix(path) + self._folders[0] + path
+        if self._suggest is not None:
+            directory["renewalInfo"] = f"https://{asked.headers['Host']}{SUGGESTIONS_PATH}"
+        return directory
+
+    def _path_at_ca(self, path: str) -> str:
+        folder = next(folder for folder in self._folders if path.startswith(f"{folder}/"))
+        return path.removeprefix(folder)
 
     def _fresh_nonce(self) -> str:
         path = self._endpoints.path_of("new-nonce")
@@ -328,6 +360,15 @@ def _resources(said: Mapping[str, object]) -> Iterator[tuple[str, Endpoint]]:
     challenges = said.get("challenges")
     for challenge in challenges if isinstance(challenges, list) else []:
         yield _path(str(challenge["url"])), "challenge"
+
+
+def _dns_names(said: Mapping[str, object]) -> tuple[str, ...]:
+    """That an order or authorization is for."""
+    one, several = said.get("identifier"), said.get("identifiers")
+    if isinstance(one, dict):
+        dns_name = str(one["value"]).removeprefix("*.")
+        return (f"*.{dns_name}" if said.get("wildcard") or dns_name != one["value"] else dns_name,)
+    return tuple(str(each["value"]) for each in several) if isinstance(several, list) else ()
 
 
 @contextmanager

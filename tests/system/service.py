@@ -98,6 +98,9 @@ class Client:
     def get(self, path: str, **query: str | int) -> Any:
         return self._http.get(path, params=query).raise_for_status().json()
 
+    def try_get(self, path: str) -> httpx.Response:
+        return self._http.get(path)
+
     def post(self, path: str, body: Any = None) -> Any:
         return self.try_post(path, body).raise_for_status().json()
 

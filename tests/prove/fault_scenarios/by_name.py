@@ -12,6 +12,8 @@ from tests.servers.ca_proxy import Fault
 Document = dict[str, Any]
 Change = Callable[[Document], Document]
 
+WRONG_TOKEN = "a-token-of-which-the-CA-knows-nothing"
+
 
 def names_in(said: Mapping[str, Any]) -> Sequence[str]:
     """Those that an order or an authorization is about, without the wildcard's `*.`; none for other documents."""
@@ -34,3 +36,9 @@ def reworded_for(changes: Mapping[str, Change]) -> Fault:
 def ending_in(lifetime: timedelta) -> Change:
     """An order that the CA gives no longer than that from now on."""
     return lambda order: {**order, "expires": f"{datetime.now(UTC) + lifetime:%Y-%m-%dT%H:%M:%S.%fZ}"}
+
+
+def with_a_wrong_token(authorization: Document) -> Document:
+    """What we show is then not what the CA looks for: it sees for itself that the authorization fails."""
+    challenges = [{**each, "token": WRONG_TOKEN} for each in authorization["challenges"]]
+    return {**authorization, "challenges": challenges}

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from domain.acme import ERROR_NAMESPACE
-from tests.prove.fault_scenarios.by_name import Change, Document, ending_in, reworded_for
+from tests.prove.fault_scenarios.by_name import Change, Document, ending_in, reworded_for, with_a_wrong_token
 from tests.prove.fault_scenarios.findings import Findings, Scenario
 from tests.prove.fault_scenarios.stage import ZONE, Stage, stage
 from tests.servers.ca_faults import problem
@@ -20,7 +20,6 @@ from tests.servers.https import Answer
 
 ENDS_IN = timedelta(seconds=15)
 MOST_ANSWERS = 3
-WRONG_TOKEN = "a-token-of-which-the-CA-knows-nothing"
 NXDOMAIN = {"type": f"{ERROR_NAMESPACE}dns", "detail": "NXDOMAIN looking up TXT", "status": 400}
 
 
@@ -45,12 +44,6 @@ class Loss:
 def becoming(status: str, *instead_of: str, **members: object) -> Change:
     """That status where the CA says one of the others."""
     return lambda said: {**said, "status": status, **members} if said["status"] in instead_of else said
-
-
-def with_a_wrong_token(authorization: Document) -> Document:
-    """What we show is then not what the CA looks for: it sees for itself that the authorization fails."""
-    challenges = [{**each, "token": WRONG_TOKEN} for each in authorization["challenges"]]
-    return {**authorization, "challenges": challenges}
 
 
 def forbidden(order: Document) -> Document:

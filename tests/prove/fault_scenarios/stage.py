@@ -70,26 +70,29 @@ class Stage:
 
     # --- what clients do ---
 
-    def register(self, name: str) -> str:
+    def try_register(self, name: str, eab: Mapping[str, str] | None = None) -> httpx.Response:
+        body = {**account_at(self.proxy.directory_url, self.proxy.ca_bundle_pem), "name": name, "eab": eab}
+        return self.client.try_post("/v1/pki/acme/accounts", body)
+
+    def register(self, name: str, eab: Mapping[str, str] | None = None) -> str:
         """Another account at the same CA."""
-        body = {**account_at(self.proxy.directory_url, self.proxy.ca_bundle_pem), "name": name}
-        return str(self.client.post("/v1/pki/acme/accounts", body)["id"])
+        return str(self.try_register(name, eab).raise_for_status().json()["id"])
 
-    def try_issue(self, label: str, account_id: str | None = None) -> httpx.Response:
+    def try_issue(self, label: str, account_id: str | None = None, profile: str | None = None) -> httpx.Response:
         """For one name in our zone."""
-        return self._try_issue([f"{label}.{ZONE}"], account_id)
+        return self._try_issue([f"{label}.{ZONE}"], account_id, profile)
 
-    def place(self, label: str, account_id: str | None = None) -> str:
+    def place(self, label: str, account_id: str | None = None, profile: str | None = None) -> str:
         """The order's id."""
-        return str(self.try_issue(label, account_id).raise_for_status().json()["order_id"])
+        return str(self.try_issue(label, account_id, profile).raise_for_status().json()["order_id"])
 
     def place_for(self, dns_names: Sequence[str], account_id: str | None = None) -> str:
         """For several names. The order's id."""
         return str(self._try_issue(dns_names, account_id).raise_for_status().json()["order_id"])
 
-    def issue(self, label: str, account_id: str | None = None) -> str:
+    def issue(self, label: str, account_id: str | None = None, profile: str | None = None) -> str:
         """The id of a certificate."""
-        order = self.ended(self.place(label, account_id))
+        order = self.ended(self.place(label, account_id, profile))
         if order["status"] != "valid":
             raise AssertionError(order)
         return str(order["certificate_id"])
@@ -98,6 +101,14 @@ class Stage:
         """The id of the order for the next version."""
         answer = self._noted(self.client.try_post(f"/v1/pki/certificates/{certificate_id}/renew"))
         return str(answer.raise_for_status().json()["order_id"])
+
+    def certificate_id_meant(self, order_id: str) -> str:
+        """The id that the certificate of an order has, or would have had."""
+        query = "SELECT state->>'certificate_id' FROM events WHERE originator_id = %s AND topic = 'order.placed'"
+        row = self.rows.execute(query, [order_id]).fetchone()
+        if row is None:
+            raise LookupError(order_id)
+        return str(row[0])
 
     def order(self, order_id: str) -> Any:
         return self.client.get(f"/v1/pki/acme/orders/{order_id}")
@@ -188,6 +199,14 @@ class Stage:
             "UPDATE todo SET due_at = now() WHERE process = 'renewal_info' AND subject = %s", [certificate_id]
         )
 
+    def has_steps(self, subject: str) -> bool:
+        """Whether anything is still to be done for it, at any time."""
+        return self.rows.execute("SELECT FROM todo WHERE subject = %s", [subject]).fetchone() is not None
+
+    def do_now(self, process: str, subject: str) -> None:
+        """Has it take its next step although that is not due yet."""
+        self.rows.execute("UPDATE todo SET due_at = now() WHERE process = %s AND subject = %s", [process, subject])
+
     def topics(self, subject: str) -> list[str]:
         """Of the events, in order."""
         rows = self.rows.execute("SELECT topic FROM events WHERE originator_id = %s ORDER BY position", [subject])
@@ -226,12 +245,15 @@ class Stage:
             findings.orphan_values += len(left)
         findings.are_counted = True
 
-    def _try_issue(self, dns_names: Sequence[str], account_id: str | None) -> httpx.Response:
+    def _try_issue(
+        self, dns_names: Sequence[str], account_id: str | None, profile: str | None = None
+    ) -> httpx.Response:
         self.names |= {base_name(name) for name in dns_names}
         body = {
             "account_id": account_id or self.account_id,
             "domains": dns_names,
             "challenge_type": "dns-01",
+            "profile": profile,
         }
         return self._noted(self.client.try_post("/v1/pki/acme/issue", body))
 
@@ -242,9 +264,15 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path, ca: Ca = pebble, suggest: Suggest | None = None, dns: Bind | None = None) -> Iterator[Stage]:
-    """One account, and a provider for ZONE: the embedded one, or one by RFC 2136 at `dns`, which serves already. `suggest`
-    gives the CA renewal information, if it has none."""
+def stage(
+    folder: Path,
+    ca: Ca = pebble,
+    suggest: Suggest | None = None,
+    dns: Bind | None = None,
+    eab: Mapping[str, str] | None = None,
+) -> Iterator[Stage]:
+    """One account, with that binding, and a provider for ZONE: the embedded one, or one by RFC 2136 at `dns`, which serves
+    already. `suggest` gives the CA renewal information, if it has none."""
     with ExitStack() as stack:
         dns_address = dns.address if dns else f"{LOOPBACK}:{free_port()}"
         settings = stack.enter_context(running_database(folder))
@@ -258,7 +286,7 @@ def stage(folder: Path, ca: Ca = pebble, suggest: Suggest | None = None, dns: Bi
         rows = stack.enter_context(psycopg.connect(settings["DATABASE_URL"], autocommit=True))
         client.post("/v1/dns/providers", by_rfc2136(dns) if dns else _embedded(dns_address))
         made = Stage(server, service, proxy, client, rows, dns_address, "")
-        made.account_id = made.register("first")
+        made.account_id = made.register("first", eab)
         yield made
 
 
