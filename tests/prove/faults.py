@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from tests.prove.fault_scenarios import (
     a_ca_with_ari,
     already_replaced,
+    bad_certificates,
     clocks,
     known_authorizations,
     lost_accounts,
@@ -36,6 +37,7 @@ SCENARIOS: Sequence[Scenario] = [
     *past_windows.SCENARIOS,
     *already_replaced.SCENARIOS,
     *odd_renewal_info.SCENARIOS,
+    *bad_certificates.SCENARIOS,
     *clocks.SCENARIOS,
     *a_ca_with_ari.SCENARIOS,
 ]
