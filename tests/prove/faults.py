@@ -22,6 +22,7 @@ from tests.prove.fault_scenarios import (
     odd_renewal_info,
     past_windows,
     rate_limits,
+    refused_identifiers,
     slow_orders,
 )
 from tests.prove.fault_scenarios.findings import Findings, Scenario
@@ -38,6 +39,7 @@ SCENARIOS: Sequence[Scenario] = [
     *already_replaced.SCENARIOS,
     *odd_renewal_info.SCENARIOS,
     *bad_certificates.SCENARIOS,
+    *refused_identifiers.SCENARIOS,
     *clocks.SCENARIOS,
     *a_ca_with_ari.SCENARIOS,
 ]
