@@ -14,6 +14,7 @@ from tests.prove.fault_scenarios import (
     a_ca_with_ari,
     already_replaced,
     bad_certificates,
+    changing_directories,
     clocks,
     known_authorizations,
     lost_accounts,
@@ -41,6 +42,7 @@ SCENARIOS: Sequence[Scenario] = [
     *bad_certificates.SCENARIOS,
     *refused_identifiers.SCENARIOS,
     *clocks.SCENARIOS,
+    *changing_directories.SCENARIOS,
     *a_ca_with_ari.SCENARIOS,
 ]
 
