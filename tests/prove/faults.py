@@ -16,6 +16,7 @@ from tests.prove.fault_scenarios import (
     bad_certificates,
     changing_directories,
     clocks,
+    conditions_of_accounts,
     known_authorizations,
     lost_accounts,
     lost_authorizations,
@@ -43,6 +44,7 @@ SCENARIOS: Sequence[Scenario] = [
     *refused_identifiers.SCENARIOS,
     *clocks.SCENARIOS,
     *changing_directories.SCENARIOS,
+    *conditions_of_accounts.SCENARIOS,
     *a_ca_with_ari.SCENARIOS,
 ]
 
