@@ -22,6 +22,7 @@ from tests.prove.fault_scenarios import (
     lost_authorizations,
     many_together,
     odd_renewal_info,
+    one_name_fails,
     past_windows,
     rate_limits,
     refused_identifiers,
@@ -45,6 +46,7 @@ SCENARIOS: Sequence[Scenario] = [
     *clocks.SCENARIOS,
     *changing_directories.SCENARIOS,
     *conditions_of_accounts.SCENARIOS,
+    *one_name_fails.SCENARIOS,
     *a_ca_with_ari.SCENARIOS,
 ]
 
