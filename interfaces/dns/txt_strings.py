@@ -1,4 +1,5 @@
-"""TXT data (RFC 1035 §3.3.14): character strings of at most 255 octets, whose joint is the value; and how Route 53 spells them."""
+"""TXT data (RFC 1035 §3.3.14): character strings of at most 255 octets, whose joint is the value; and how they
+are spelled: quoted, with a backslash and three digits for octets that do not print."""
 
 from __future__ import annotations
 
@@ -7,7 +8,12 @@ from collections.abc import Sequence
 
 LONGEST_STRING = 255
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"|([^\s"]+)', re.DOTALL)
-ESCAPED = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
+OCTAL, DECIMAL = 8, 10
+"""What the three digits are: octal at Route 53, decimal in zone files (RFC 1035 §5.1)."""
+ESCAPED = {
+    OCTAL: re.compile(rb"\\([0-3][0-7]{2}|.)", re.DOTALL),
+    DECIMAL: re.compile(rb"\\([01][0-9]{2}|2[0-4][0-9]|25[0-5]|.)", re.DOTALL),
+}
 
 
 def txt_strings(value: str) -> Sequence[bytes]:
@@ -21,24 +27,25 @@ def txt_value(strings: Sequence[bytes]) -> str:
     return b"".join(strings).decode(errors="backslashreplace")
 
 
-def quoted(value: str) -> str:
-    """The value as Route 53 takes it: quoted strings, other octets than printable ASCII as three octal digits."""
-    return " ".join(f'"{"".join(map(_escaped, string))}"' for string in txt_strings(value))
+def quoted(value: str, digits: int = OCTAL) -> str:
+    """The value as quoted strings, other octets than printable ASCII as three digits."""
+    return " ".join(f'"{"".join(_escaped(octet, digits) for octet in string)}"' for string in txt_strings(value))
 
 
-def unquoted(text: str) -> str:
-    """The value behind Route 53's spelling, in quotes or bare."""
+def unquoted(text: str, digits: int = OCTAL) -> str:
+    """The value behind that spelling, in quotes or bare."""
     strings = [quoted_part or bare for quoted_part, bare in QUOTED.findall(text)]
-    return txt_value([ESCAPED.sub(_octet, string.encode()) for string in strings])
+    return txt_value([ESCAPED[digits].sub(lambda found: _octet(found[1], digits), each.encode()) for each in strings])
 
 
-def _escaped(octet: int) -> str:
+def _escaped(octet: int, digits: int) -> str:
     mark = chr(octet)
     if mark in '"\\':
         return "\\" + mark
-    return mark if mark.isascii() and mark.isprintable() else f"\\{octet:03o}"
+    if mark.isascii() and mark.isprintable():
+        return mark
+    return f"\\{octet:03o}" if digits == OCTAL else f"\\{octet:03d}"
 
 
-def _octet(escape: re.Match[bytes]) -> bytes:
-    sign = escape[1]
-    return bytes([int(sign, 8)]) if len(sign) == 3 and int(sign, 8) < 256 else sign  # noqa: PLR2004  three digits, one octet
+def _octet(sign: bytes, digits: int) -> bytes:
+    return sign if len(sign) == 1 else bytes([int(sign, digits)])

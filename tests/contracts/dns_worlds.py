@@ -18,10 +18,12 @@ from interfaces.dns.txt_strings import quoted
 from interfaces.egress import Egress
 from tests.dns_stand_ins.api import StandIn
 from tests.dns_stand_ins.cloudflare import Cloudflare
+from tests.dns_stand_ins.powerdns import PowerDns
 from tests.fakes_dns import AwsError, FakeZone, MemoryValues
 from tests.servers.authoritative import AuthoritativeServer, ask_txt
 from tests.servers.bind import Bind
 from tests.servers.knot import Knot
+from tests.servers.pdns import Pdns
 from tests.servers.process import LOOPBACK, free_port
 from tests.servers.route53 import MotoRoute53
 
@@ -119,6 +121,23 @@ def route53_world(server: MotoRoute53, rejecting: AwsError, throttling: AwsError
     )
 
 
+def powerdns_world(
+    base_url: str, key: str, txt: Callable[[str], list[str]], write: Callable[[str, str], None]
+) -> World:
+    def at(api_key: str = key, base_url: str = base_url) -> DnsZone:
+        return connect("powerdns", {"base_url": base_url}, {"api_key": api_key}, MemoryValues())
+
+    return World(
+        at(),
+        at(),
+        txt,
+        write,
+        wrong_credentials=at("wrong"),
+        unreachable=at(base_url=f"http://{LOOPBACK}:{free_port()}"),
+        secrets=(key,),
+    )
+
+
 @contextmanager
 def fake(_folder: Path) -> Iterator[World]:
     yield fake_world()
@@ -173,6 +192,20 @@ def cloudflare(_folder: Path) -> Iterator[World]:
         )
 
 
+@contextmanager
+def powerdns(_folder: Path) -> Iterator[World]:
+    with PowerDns([ZONE, OTHER_ZONE]) as api:
+        world = powerdns_world(api.url, api.key, api.txt, api.write)
+        world.api = api
+        yield world
+
+
+@contextmanager
+def pdns(folder: Path) -> Iterator[World]:
+    with Pdns(folder, [ZONE, OTHER_ZONE]) as server:
+        yield powerdns_world(server.api_url, server.api_key, server.txt, server.add)
+
+
 WORLDS: Mapping[str, Callable[[Path], AbstractContextManager[World]]] = {
     "fake": fake,
     "embedded": embedded,
@@ -180,6 +213,8 @@ WORLDS: Mapping[str, Callable[[Path], AbstractContextManager[World]]] = {
     "bind": bind,
     "knot": knot,
     "cloudflare": cloudflare,
+    "powerdns": powerdns,
+    "pdns": pdns,
 }
-PEERS = frozenset({"bind", "knot"})
+PEERS = frozenset({"bind", "knot", "pdns"})
 """Those that need servers from elsewhere."""

@@ -22,6 +22,7 @@ from tests.fakes_dns import MemoryValues
 TSIG = {"tsig_key_name": "acme-updates", "tsig_secret": "c2VjcmV0"}
 AWS = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "wJalrXUtnFEMI"}
 SERVER = {"server": "ns1.acme.example"}
+PDNS, PDNS_KEY = {"base_url": "http://ns1.acme.example:8081"}, {"api_key": "s3cr3t"}
 
 
 class NoEgress:
@@ -31,7 +32,10 @@ class NoEgress:
         raise EgressRefused(f"{host} {port} {only_allowed}")
 
     def client(self, ca_bundle_pem: str | None = None, timeout_seconds: float = 15) -> httpx.Client:
-        raise EgressRefused(f"{ca_bundle_pem} {timeout_seconds}")
+        def dial(request: httpx.Request) -> httpx.Response:
+            raise EgressRefused(f"{request.url} {ca_bundle_pem}")
+
+        return httpx.Client(transport=httpx.MockTransport(dial), timeout=timeout_seconds)
 
 
 @pytest.fixture
@@ -71,6 +75,8 @@ def problems(providers: Providers, *arguments: Any) -> dict[str, str]:
         ("route53", {"endpoint_url": None, "role_arn": None, "hosted_zone_id": "Z1D633PJN98FT9"}, AWS),
         ("rfc2136", SERVER, TSIG),
         ("rfc2136", {"server": "2001:db8::1", "port": 5353}, {**TSIG, "tsig_algorithm": "hmac-sha512"}),
+        ("powerdns", PDNS, PDNS_KEY),
+        ("powerdns", {"base_url": "https://dns.acme.example/pdns/", "server_id": "ns-1.acme"}, PDNS_KEY),
         ("embedded", {}, {}),
         (
             "embedded",
@@ -180,6 +186,22 @@ def test_a_key_name_is_no_longer_than_a_dns_name(providers: Providers, length: i
         providers.connect(access("rfc2136", SERVER, {**given, "tsig_key_name": given["tsig_key_name"] + "."}))
     else:
         assert problems(providers, "rfc2136", SERVER, given) == {"credentials.tsig_key_name": "invalid"}
+
+
+@pytest.mark.parametrize(
+    ("config", "credentials", "wrong"),
+    [
+        ({}, {}, {"config.base_url": "required", "credentials.api_key": "required"}),
+        ({"base_url": "ns1.acme.example:8081"}, PDNS_KEY, {"config.base_url": "invalid"}),
+        ({**PDNS, "server_id": "../config"}, PDNS_KEY, {"config.server_id": "invalid"}),
+        ({**PDNS, "server_id": ""}, PDNS_KEY, {"config.server_id": "invalid"}),
+        (PDNS, {"api_key": "line\n"}, {"credentials.api_key": "invalid"}),
+    ],
+)
+def test_settings_of_powerdns_in_another_form_are_refused(
+    providers: Providers, config: dict[str, Any], credentials: dict[str, str], wrong: dict[str, str]
+) -> None:
+    assert problems(providers, "powerdns", config, credentials) == wrong
 
 
 def test_credentials_that_are_no_text_are_refused(providers: Providers) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from interfaces.dns.txt_strings import quoted, txt_strings, txt_value, unquoted
+from interfaces.dns.txt_strings import DECIMAL, OCTAL, quoted, txt_strings, txt_value, unquoted
 from interfaces.foreign_text import clean
 
 
@@ -22,10 +22,11 @@ def test_a_value_that_is_no_text_equals_no_text() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "plain", 'q"b\\s', "x" * 255, "x" * 256, "ümlaut\n", "0\\101", " a  b "])
-def test_route53s_spelling_of_a_value_can_be_read_back(value: str) -> None:
-    spelled = quoted(value)
+@pytest.mark.parametrize("digits", [OCTAL, DECIMAL])
+def test_the_spelling_of_a_value_can_be_read_back(value: str, digits: int) -> None:
+    spelled = quoted(value, digits)
     assert spelled.isascii()
-    assert unquoted(spelled) == value
+    assert unquoted(spelled, digits) == value
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,16 @@ def test_route53s_spelling_of_a_value_can_be_read_back(value: str) -> None:
 )
 def test_others_spelling_of_a_value_is_understood(spelled: str, value: str) -> None:
     assert unquoted(spelled) == value
+
+
+@pytest.mark.parametrize(("digits", "spelled"), [(OCTAL, '"\\303\\274\\012\\\\"'), (DECIMAL, '"\\195\\188\\010\\\\"')])
+def test_octets_that_do_not_print_are_spelled_in_octal_or_decimal_digits(digits: int, spelled: str) -> None:
+    assert quoted("ü\n\\", digits) == spelled
+
+
+@pytest.mark.parametrize(("spelled", "value"), [('"\\097\\256\\9"', "a2569"), ("\\034", '"')])
+def test_what_is_no_octet_in_decimal_digits_is_taken_as_it_stands(spelled: str, value: str) -> None:
+    assert unquoted(spelled, DECIMAL) == value
 
 
 def test_vendors_words_are_one_short_line_without_secrets() -> None:

@@ -22,6 +22,7 @@ from tests.servers.authoritative import AuthoritativeServer, DnsRefused, Record
 from tests.servers.bind import Bind
 from tests.servers.caddy import CaddyCa
 from tests.servers.knot import Knot
+from tests.servers.pdns import Pdns
 from tests.servers.pebble import Pebble
 from tests.servers.process import LOOPBACK, PeerMissing, ServerFailed, ServerProcess, free_port, peer_path
 from tests.servers.route53 import MotoRoute53
@@ -143,6 +144,19 @@ def test_an_update_without_the_key_is_refused(dns_server: AuthoritativeServer, k
 
     assert rcode in (dns.rcode.REFUSED, dns.rcode.NOTAUTH)
     assert dns_server.txt(NAME) == []
+
+
+@pytest.mark.peers
+def test_what_powerdns_api_is_told_is_answered_over_dns_and_kept_over_a_crash(tmp_path: Path) -> None:
+    with Pdns(tmp_path / "dns", [ZONE, f"sub.{ZONE}"]) as pdns:
+        pdns.add(NAME, "one")
+        pdns.add(NAME, "two")
+        pdns.kill()
+        pdns.start()
+
+        assert pdns.txt(NAME) == ["one", "two"]
+        assert pdns.txt(f"nothing-here.{ZONE}") == []
+        assert pdns.tenant._replace(key="wrong").call("GET", ZONE).status_code == 401
 
 
 def test_what_motos_api_is_told_is_answered_over_dns(tmp_path: Path) -> None:
