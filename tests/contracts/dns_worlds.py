@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import base64
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -16,6 +18,7 @@ from interfaces.dns.locks import ThreadLocks
 from interfaces.dns.providers import Providers
 from interfaces.dns.txt_strings import quoted
 from interfaces.egress import Egress
+from tests.dns_stand_ins.acmedns import AcmeDns
 from tests.dns_stand_ins.api import StandIn
 from tests.dns_stand_ins.cloudflare import Cloudflare
 from tests.dns_stand_ins.powerdns import PowerDns
@@ -35,7 +38,10 @@ LOCKS = ThreadLocks()
 @dataclass
 class World:
     """`zone` and `second` reach the same provider as two processes would. `txt` and `write` are somebody else's view and
-    hand. `api` is the stand-in, whose faults a test may set. What a provider does not have is None."""
+    hand. `api` is the stand-in, whose faults a test may set. What a provider does not have is None.
+
+    `afresh` comes before each test. `cannot` says of tests why they do not hold by the provider's nature, and `asks_nobody`
+    names the calls of `zone` that reach no server."""
 
     zone: DnsZone
     second: DnsZone
@@ -48,6 +54,9 @@ class World:
     api: StandIn | None = None
     secrets: tuple[str, ...] = ()
     zones: list[str] = field(default_factory=lambda: [ZONE, OTHER_ZONE])
+    afresh: Callable[[], None] = lambda: None
+    cannot: Mapping[str, str] = field(default_factory=dict)
+    asks_nobody: frozenset[str] = frozenset()
 
 
 def connect(provider_type: str, config: dict[str, Any], credentials: dict[str, str], values: MemoryValues) -> DnsZone:
@@ -206,6 +215,75 @@ def pdns(folder: Path) -> Iterator[World]:
         yield powerdns_world(server.api_url, server.api_key, server.txt, server.add)
 
 
+FORGETS_BY_ITSELF = "a value is not removed: it goes when two newer ones have come"
+ONE_NAME = "an account is one name"
+KEEPS_TWO = "no more than two values are kept"
+CHALLENGES_ALONE = "values have the form of a challenge"
+ACME_DNS_CANNOT = {
+    "test_values_at_names_of_different_zones_are_added_in_one_call": ONE_NAME,
+    "test_a_value_that_somebody_else_wrote_survives_adding_and_removing": FORGETS_BY_ITSELF,
+    "test_a_value_that_came_between_adding_and_removing_survives": FORGETS_BY_ITSELF,
+    "test_of_many_that_add_to_one_name_at_once_all_values_live": KEEPS_TWO,
+    "test_of_many_that_remove_from_one_name_at_once_each_removes_its_own": KEEPS_TWO,
+    "test_the_last_value_can_be_removed_and_removed_again": FORGETS_BY_ITSELF,
+    "test_a_value_can_come_back_after_its_removal": FORGETS_BY_ITSELF,
+    "test_a_long_value_stays_whole": CHALLENGES_ALONE,
+    "test_a_value_with_special_characters_stays_as_it_is": CHALLENGES_ALONE,
+    "test_a_name_may_be_as_long_as_names_are": FORGETS_BY_ITSELF,
+    "test_names_of_underscores_and_of_other_alphabets_are_names": FORGETS_BY_ITSELF,
+    "test_a_value_that_somebody_else_removed_is_removed_without_harm": FORGETS_BY_ITSELF,
+    "test_a_change_whose_answer_was_lost_is_made_again_without_harm": FORGETS_BY_ITSELF,
+}
+
+
+def challenge(word: str) -> str:
+    """43 characters of base64url, as a challenge has them, for a word of a test."""
+    return base64.urlsafe_b64encode(hashlib.sha256(word.encode()).digest()).rstrip(b"=").decode()
+
+
+class ChallengesAlone:
+    """DnsZone at a provider that takes nothing else: each word of a test is written as a challenge made of it."""
+
+    def __init__(self, zone: DnsZone, words: dict[str, str]) -> None:
+        self._zone = zone
+        self._words = words
+        self.zones = zone.zones
+
+    def add(self, values: Sequence[TxtValue]) -> None:
+        self._zone.add(self._spelt(values))
+
+    def remove(self, values: Sequence[TxtValue]) -> None:
+        self._zone.remove(self._spelt(values))
+
+    def _spelt(self, values: Sequence[TxtValue]) -> Sequence[TxtValue]:
+        self._words.update({challenge(value.value): value.value for value in values})
+        return [TxtValue(value.record_name, challenge(value.value)) for value in values]
+
+
+@contextmanager
+def acmedns(_folder: Path) -> Iterator[World]:
+    words: dict[str, str] = {}
+    with AcmeDns() as api:
+
+        def at(password: str = api.password, base_url: str = api.base_url) -> DnsZone:
+            credentials = {"username": api.username, "password": password, "subdomain": api.subdomain}
+            return ChallengesAlone(connect("acmedns", {"base_url": base_url}, credentials, MemoryValues()), words)
+
+        yield World(
+            at(),
+            at(),
+            lambda _name: sorted(words.get(value, value) for value in api.txt()),
+            lambda _name, value: api.write(value),
+            wrong_credentials=at("w" * 40),
+            unreachable=at(base_url=f"http://{LOOPBACK}:{free_port()}"),
+            api=api,
+            secrets=(api.password, api.username),
+            afresh=api.empty,
+            cannot=ACME_DNS_CANNOT,
+            asks_nobody=frozenset({"remove", "zones"}),
+        )
+
+
 WORLDS: Mapping[str, Callable[[Path], AbstractContextManager[World]]] = {
     "fake": fake,
     "embedded": embedded,
@@ -215,6 +293,7 @@ WORLDS: Mapping[str, Callable[[Path], AbstractContextManager[World]]] = {
     "cloudflare": cloudflare,
     "powerdns": powerdns,
     "pdns": pdns,
+    "acmedns": acmedns,
 }
 PEERS = frozenset({"bind", "knot", "pdns"})
 """Those that need servers from elsewhere."""

@@ -23,6 +23,12 @@ TSIG = {"tsig_key_name": "acme-updates", "tsig_secret": "c2VjcmV0"}
 AWS = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "wJalrXUtnFEMI"}
 SERVER = {"server": "ns1.acme.example"}
 PDNS, PDNS_KEY = {"base_url": "http://ns1.acme.example:8081"}, {"api_key": "s3cr3t"}
+ACME_DNS = {"base_url": "https://auth.acme.example"}
+ACME_DNS_ACCOUNT = {
+    "username": "c36f50e8-4632-44f0-83fe-e070fef28a10",
+    "password": "htB9mR9DYgcu9bX_afHF62erXaH2TS7bg9KW3F7Z",
+    "subdomain": "8e5700ea-a4bf-41c7-8a77-e990661dcc6a",
+}
 
 
 class NoEgress:
@@ -77,6 +83,8 @@ def problems(providers: Providers, *arguments: Any) -> dict[str, str]:
         ("rfc2136", {"server": "2001:db8::1", "port": 5353}, {**TSIG, "tsig_algorithm": "hmac-sha512"}),
         ("powerdns", PDNS, PDNS_KEY),
         ("powerdns", {"base_url": "https://dns.acme.example/pdns/", "server_id": "ns-1.acme"}, PDNS_KEY),
+        ("acmedns", ACME_DNS, ACME_DNS_ACCOUNT),
+        ("acmedns", {**ACME_DNS, "propagation": "strict"}, {**ACME_DNS_ACCOUNT, "subdomain": "a"}),
         ("embedded", {}, {}),
         (
             "embedded",
@@ -221,6 +229,21 @@ def test_no_refusal_repeats_a_credential(providers: Providers) -> None:
 
 def test_credentials_do_not_print_themselves() -> None:
     assert repr(Rfc2136Credentials("key", "c2VjcmV0")) == "Rfc2136Credentials(<hidden>)"
+
+
+def test_acme_dns_needs_its_address_and_its_account(providers: Providers) -> None:
+    assert problems(providers, "acmedns", {}, {}) == {
+        "config.base_url": "required",
+        "credentials.username": "required",
+        "credentials.password": "required",
+        "credentials.subdomain": "required",
+    }
+
+
+@pytest.mark.parametrize("subdomain", ["", "a.b", "-a", "a-", "a_b", "x" * 64, "a\n"])
+def test_a_subdomain_of_acme_dns_is_one_label(providers: Providers, subdomain: str) -> None:
+    given = {**ACME_DNS_ACCOUNT, "subdomain": subdomain}
+    assert problems(providers, "acmedns", ACME_DNS, given) == {"credentials.subdomain": "invalid"}
 
 
 def test_the_embedded_type_takes_nothing_of_its_own(providers: Providers) -> None:
