@@ -17,6 +17,7 @@ from interfaces.dns.egress import Egress
 from interfaces.dns.embedded import EmbeddedValues
 from interfaces.dns.locks import ThreadLocks, ZoneLock
 from interfaces.dns.measured import MeasuredZone
+from interfaces.dns.patient import PatientZone
 from interfaces.dns.provider_types import ProviderType, Surroundings
 from interfaces.measurements import Measurements
 
@@ -57,7 +58,7 @@ class Providers:
         identity = _identity(access)
         with self._keeping:
             if identity not in self._kept:
-                zone = kind.connect(access, self._around)
+                zone = PatientZone(kind.connect(access, self._around))
                 self._kept[identity] = MeasuredZone(zone, access.provider_type, self._measurements)
             self._kept.move_to_end(identity)
             while len(self._kept) > MOST_KEPT:

@@ -15,7 +15,8 @@ from application.ports import DnsZone, ProviderAccess, TxtValue
 from application.secret_value import SecretValue
 from interfaces.dns.embedded_server import EmbeddedDns
 from interfaces.dns.locks import ThreadLocks
-from interfaces.dns.providers import Providers
+from interfaces.dns.provider_types import Surroundings
+from interfaces.dns.providers import BY_NAME
 from interfaces.dns.txt_strings import quoted
 from interfaces.egress import Egress
 from tests.dns_stand_ins.acmedns import AcmeDns
@@ -63,7 +64,7 @@ def connect(provider_type: str, config: dict[str, Any], credentials: dict[str, s
     """In each call as a process of its own, but for the lock that all processes share."""
     secret = {name: SecretValue(value) for name, value in credentials.items()}
     access = ProviderAccess(provider_type, [ZONE, f"*.{OTHER_ZONE}"], config, secret)
-    return Providers(values, Egress([ip_network("127.0.0.0/8")]), LOCKS).connect(access)
+    return BY_NAME[provider_type].connect(access, Surroundings(Egress([ip_network("127.0.0.0/8")]), LOCKS, values))
 
 
 def fake_world() -> World:
