@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from application.caller import Caller
 from application.errors import EgressRefused, Failure, ZoneRefused, ZoneThrottled
@@ -19,6 +20,7 @@ from application.secret_value import SecretValue
 from application.secrets import Secrets
 from domain.dns_provider import DnsProvider, missing_zones
 from domain.errors import (
+    DnsProviderInUse,
     FieldProblem,
     InvalidFields,
     NameInUse,
@@ -50,9 +52,28 @@ class Verification(msgspec.Struct, frozen=True):
     checks: Sequence[Check]
 
 
-class OtherTenants(Protocol):
+class Changes(msgspec.Struct, frozen=True):
+    """What is to be different from now on."""
+
+    name: str | UnsetType = UNSET
+    credentials: Mapping[str, str] | UnsetType = UNSET
+    credentials_path: str | UnsetType = UNSET
+    config: Mapping[str, Any] | UnsetType = UNSET
+    managed_zones: Sequence[str] | UnsetType = UNSET
+    is_active: bool | UnsetType = UNSET
+
+    def __repr__(self) -> str:
+        return "Changes(…)"
+
+
+class Elsewhere(Protocol):
+    """What the read models know beyond the one provider."""
+
     def embedded_zones_of_others(self, tenant_id: str) -> Sequence[str]:
         """The zones of all other tenants' embedded providers."""
+
+    def order_at_provider(self, dns_provider_id: str) -> str | None:
+        """An order in progress that writes to its zones, or one that has values there to remove."""
 
 
 class DnsProviders:
@@ -61,7 +82,7 @@ class DnsProviders:
         store: EventStore,
         keys: KeyStore,
         zones: DnsZones,
-        others: OtherTenants,
+        others: Elsewhere,
         secrets: Secrets,
         clock: Clock,
         ids: Ids,
@@ -121,9 +142,57 @@ class DnsProviders:
             raise NameInUse(name) from None
         return provider_id
 
+    def revise(self, provider_id: str, changes: Changes, caller: Caller) -> None:
+        """What is left out stays. Credentials that are replaced are destroyed. Raises NotFound, InvalidFields, NameInUse."""
+        provider = self._load_own(provider_id, caller)
+        if changes.credentials is not UNSET and changes.credentials_path is not UNSET:
+            raise InvalidFields(FieldProblem("credentials_path", "unexpected", "either this or credentials"))
+        path, sealed_id, sealed = provider.credentials_path, provider.sealed_credentials_id, None
+        if changes.credentials is not UNSET:
+            path, sealed = None, SecretValue(msgspec.json.encode(changes.credentials))
+        if changes.credentials_path is not UNSET:
+            path, sealed_id = changes.credentials_path, None
+            if not is_secret_path(path):
+                raise InvalidFields(FieldProblem("credentials_path", "invalid_path", "not the path of a secret"))
+        zones = provider.managed_zones if changes.managed_zones is UNSET else _normalised(changes.managed_zones)
+        config = provider.config if changes.config is UNSET else changes.config
+        common_config(config)
+        given = sealed or self._credentials_of(provider, path)
+        self._require_own(provider.provider_type, zones, given, caller)
+        self._connect(ProviderAccess(provider.provider_type, zones, config, _fields(given)), path)
+        if sealed is not None:
+            sealed_id = self._keys.seal(SEALED_KIND, provider.tenant_id, provider.id, sealed)
+        replaced = provider.sealed_credentials_id
+        provider.revise(
+            name=provider.name if changes.name is UNSET else changes.name,
+            managed_zones=zones,
+            config=config,
+            sealed_credentials_id=sealed_id,
+            credentials_path=path,
+            is_active=provider.is_active if changes.is_active is UNSET else changes.is_active,
+            now=self._clock.now(),
+        )
+        try:
+            self._store.record(provider, by=caller.provenance)
+        except Taken:
+            raise NameInUse(provider.name) from None
+        if replaced is not None and replaced != sealed_id:
+            self._keys.shred([replaced])
+
+    def disconnect(self, provider_id: str, caller: Caller) -> None:
+        """Its credentials are destroyed. Raises NotFound, DnsProviderInUse."""
+        provider = self._load_own(provider_id, caller)
+        order_id = self._others.order_at_provider(provider_id)
+        if order_id is not None:
+            raise DnsProviderInUse(provider_id, order_id)
+        provider.disconnect(self._clock.now())
+        self._store.record(provider, by=caller.provenance)
+        if provider.sealed_credentials_id is not None:
+            self._keys.shred([provider.sealed_credentials_id])
+
     def verify(self, provider_id: str, *, write_test: bool, caller: Caller) -> Verification:
         """Lists the zones, and with `write_test` writes and removes a value in each managed one. Raises NotFound."""
-        provider = self._store.load(DnsProvider, provider_id, caller.tenant_id)
+        provider = self._load_own(provider_id, caller)
         checks: list[Check] = []
         held: Sequence[str] = ()
         missing: Sequence[str] = provider.managed_zones
@@ -167,14 +236,23 @@ class DnsProviders:
 
     def reach(self, provider: DnsProvider) -> tuple[DnsZone, CommonConfig]:
         """The provider's zones, with its credentials as they are now. Raises InvalidFields, ProviderVerificationFailed."""
-        if provider.credentials_path is not None:
-            credentials = self._stored_credentials(provider.tenant_id, provider.credentials_path)
-        else:
-            credentials = self._keys.open(
-                SEALED_KIND, provider.tenant_id, provider.id, provider.sealed_credentials_id or ""
-            )
+        if provider.is_gone:
+            raise InvalidFields(FieldProblem("dns_provider_id", "gone", f"{provider.id} is not connected any longer"))
+        credentials = self._credentials_of(provider, provider.credentials_path)
         access = ProviderAccess(provider.provider_type, provider.managed_zones, provider.config, _fields(credentials))
         return self._connect(access, provider.credentials_path), common_config(provider.config)
+
+    def _credentials_of(self, provider: DnsProvider, path: str | None) -> SecretValue:
+        """Those at the path, or the sealed ones."""
+        if path is not None:
+            return self._stored_credentials(provider.tenant_id, path)
+        return self._keys.open(SEALED_KIND, provider.tenant_id, provider.id, provider.sealed_credentials_id or "")
+
+    def _load_own(self, provider_id: str, caller: Caller) -> DnsProvider:
+        provider = self._store.load(DnsProvider, provider_id, caller.tenant_id)
+        if provider.is_gone:
+            raise NotFound(DnsProvider.TOPIC, provider_id)
+        return provider
 
     def load(self, provider_id: str) -> DnsProvider:
         return self._store.load(DnsProvider, provider_id)

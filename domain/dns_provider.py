@@ -34,6 +34,34 @@ class DnsProvider(BaseAggregate[str]):
         sealed_credentials_id: str | None
         credentials_path: str | None
 
+    class Revised(Event):
+        """All settings as they are from now on; the credentials as above."""
+
+        TOPIC = "dns_provider.revised"
+        name: str
+        managed_zones: tuple[str, ...]
+        config: dict[str, Any]
+        sealed_credentials_id: str | None
+        credentials_path: str | None
+        is_active: bool
+
+        def apply(self, aggregate: DnsProvider) -> None:
+            aggregate.name = self.name
+            aggregate.managed_zones = self.managed_zones
+            aggregate.config = self.config
+            aggregate.sealed_credentials_id = self.sealed_credentials_id
+            aggregate.credentials_path = self.credentials_path
+            aggregate.is_active = self.is_active
+
+    class Disconnected(Event):
+        """For good."""
+
+        TOPIC = "dns_provider.disconnected"
+
+        def apply(self, aggregate: DnsProvider) -> None:
+            aggregate.is_gone = True
+            aggregate.is_active = False
+
     class Verified(Event):
         """The provider listed its zones. `missing_zones` are managed ones that none of them holds."""
 
@@ -103,6 +131,7 @@ class DnsProvider(BaseAggregate[str]):
     def __init__(
         self,
         tenant_id: str,
+        name: str,
         provider_type: str,
         managed_zones: tuple[str, ...],
         config: dict[str, Any],
@@ -111,11 +140,14 @@ class DnsProvider(BaseAggregate[str]):
         timestamp: datetime,
     ) -> None:
         self.tenant_id = tenant_id
+        self.name = name
         self.provider_type = provider_type
         self.managed_zones = managed_zones
         self.config: Mapping[str, Any] = config
         self.sealed_credentials_id = sealed_credentials_id
         self.credentials_path = credentials_path
+        self.is_active = True
+        self.is_gone = False
         self.swept_through = 0
         self.swept_at = timestamp
         self.tried_at = timestamp
@@ -148,6 +180,32 @@ class DnsProvider(BaseAggregate[str]):
             sealed_credentials_id=sealed_credentials_id,
             credentials_path=credentials_path,
         )
+
+    def revise(
+        self,
+        *,
+        name: str,
+        managed_zones: tuple[str, ...],
+        config: Mapping[str, Any],
+        sealed_credentials_id: str | None,
+        credentials_path: str | None,
+        is_active: bool,
+        now: datetime,
+    ) -> None:
+        self.trigger_event(
+            self.Revised,
+            name=name,
+            managed_zones=managed_zones,
+            config=dict(config),
+            sealed_credentials_id=sealed_credentials_id,
+            credentials_path=credentials_path,
+            is_active=is_active,
+            timestamp=now,
+        )
+
+    def disconnect(self, now: datetime) -> None:
+        if not self.is_gone:
+            self.trigger_event(self.Disconnected, timestamp=now)
 
     def verified(self, zones: Sequence[str], now: datetime) -> None:
         missing = missing_zones(self.managed_zones, zones)

@@ -99,6 +99,14 @@ class AccountNotActive(Conflict):
         self.status = status
 
 
+class DnsProviderInUse(Conflict):
+    """Orders in progress write to its zones, or have values there to remove; `order_id` is one of them."""
+
+    def __init__(self, provider_id: str, order_id: str) -> None:
+        super().__init__(f"the order {order_id} needs the DNS provider {provider_id}")
+        self.order_id = order_id
+
+
 class AccountInUse(Conflict):
     """Certificates renew by themselves through it; `certificate_ids` are some of them."""
 

@@ -49,6 +49,9 @@ class ReadModels:
     def is_shown_for_another(self, order_id: str, record_value: str) -> bool:
         return order_view.is_shown_for_another(self._pool, order_id, record_value)
 
+    def order_at_provider(self, dns_provider_id: str) -> str | None:
+        return order_view.order_at_provider(self._pool, dns_provider_id)
+
     def removals(self, dns_provider_id: str, after: int, since: datetime, limit: int) -> Sequence[Removal]:
         return order_view.removals(self._pool, dns_provider_id, after, since, limit)
 

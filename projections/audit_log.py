@@ -76,6 +76,12 @@ RULES: Mapping[type[DomainEvent], Rule] = {
         PROVIDER,
         lambda e: {"provider_type": e.provider_type, "managed_zones": e.managed_zones},
     ),
+    DnsProvider.Revised: Rule(
+        "dns_provider_update",
+        PROVIDER,
+        lambda e: {"name": e.name, "managed_zones": e.managed_zones, "is_active": e.is_active},
+    ),
+    DnsProvider.Disconnected: Rule("dns_provider_delete", PROVIDER),
     DnsProvider.Verified: Rule("dns_provider_verify", PROVIDER, lambda e: {"missing_zones": e.missing_zones}),
     DnsProvider.VerificationFailed: Rule(
         "dns_provider_verify", PROVIDER, lambda e: {"reason": e.reason, "detail": e.detail}, success=False

@@ -37,7 +37,7 @@ class DnsProviderView(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
-def fold(provider: DnsProviderView | None, recorded: Recorded) -> DnsProviderView:
+def fold(provider: DnsProviderView | None, recorded: Recorded) -> DnsProviderView | None:
     event = recorded.event
     at = whole_seconds(event.timestamp)
     match event:
@@ -54,6 +54,17 @@ def fold(provider: DnsProviderView | None, recorded: Recorded) -> DnsProviderVie
                 health=HealthView(),
                 created_at=at,
             )
+        case DnsProvider.Revised() if provider is not None:
+            return replace(
+                provider,
+                name=event.name,
+                managed_zones=event.managed_zones,
+                config=event.config,
+                credentials_path=event.credentials_path,
+                is_active=event.is_active,
+            )
+        case DnsProvider.Disconnected():
+            return None
         case DnsProvider.Verified() if provider is not None:
             return replace(provider, verified_at=at, health=HealthView("healthy"))
         case DnsProvider.VerificationFailed(reason=reason, detail=detail) if provider is not None:

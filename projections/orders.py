@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal, assert_never
@@ -312,6 +313,17 @@ def failed_renewals(pool: Pool, certificate_id: str, most: int) -> Sequence[str]
             [certificate_id, most],
         ).fetchall()
     return [order_id for (order_id,) in rows]
+
+
+def order_at_provider(pool: Pool, dns_provider_id: str) -> str | None:
+    """The id of an order in progress for names in the provider's zones, or of one with values there to remove."""
+    with pool.connection() as connection:
+        row = connection.execute(
+            "SELECT id FROM orders WHERE (status IN ('pending', 'processing') OR document->>'phase' = 'cleaning_up')"
+            " AND (document->'challenges')::jsonb @> %s LIMIT 1",
+            [json.dumps([{"dns_provider_id": dns_provider_id}])],
+        ).fetchone()
+    return row[0] if row else None
 
 
 REMOVALS = """

@@ -25,7 +25,8 @@ class TryCanary(Step, frozen=True): ...
 
 def next_step(provider: DnsProvider) -> TryCanary | None:
     """Pure. Who wishes none says so by `canary: false` in the provider's config."""
-    if provider.provider_type in FOR_ORDERS_ALONE or not provider.config.get("canary", True):
+    is_tried = provider.provider_type not in FOR_ORDERS_ALONE and provider.config.get("canary", True)
+    if not is_tried or not provider.is_active:
         return None
     return TryCanary(provider.canary_due_at)
 

@@ -304,7 +304,7 @@ class Issuance:
             if config.propagation != "skip":
                 late = self._unseen(records, config, order.published_at or self._clock.now())
                 if late and order.setbacks == REPUBLISH_AFTER:  # somebody may have removed them
-                    zone.add(sorted({TxtValue(each.record.name, each.record.value) for each in late}))
+                    zone.add([TxtValue(record.name, record.value) for record in records])
                 unseen += late
         order.observe_propagation(unseen, self._clock.now())
 

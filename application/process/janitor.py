@@ -34,8 +34,10 @@ log = structlog.get_logger()
 class SweepRecords(Step, frozen=True): ...
 
 
-def next_step(provider: DnsProvider) -> SweepRecords:
+def next_step(provider: DnsProvider) -> SweepRecords | None:
     """Pure."""
+    if provider.is_gone:
+        return None
     return SweepRecords(provider.swept_at + EVERY)
 
 
@@ -68,7 +70,10 @@ class Janitor:
     def perform(self, claim: Claim) -> timedelta | None:
         """Also before it is due: then somebody wished it so."""
         provider = self._store.load(DnsProvider, claim.subject)
-        with logged_step(next_step(provider), dns_provider_id=provider.id):
+        step = next_step(provider)
+        if step is None:
+            return None
+        with logged_step(step, dns_provider_id=provider.id):
             try:
                 return self._sweep(provider, claim)
             except (StoreUnavailable, SealBroken):

@@ -48,6 +48,8 @@ HANDLERS = (
     dns_providers.connect_provider,
     dns_providers.list_providers,
     dns_providers.get_provider,
+    dns_providers.revise_provider,
+    dns_providers.disconnect_provider,
     dns_providers.verify_provider,
     accounts.register_account,
     accounts.list_accounts,

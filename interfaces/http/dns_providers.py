@@ -7,11 +7,12 @@ from contextlib import nullcontext
 from typing import Any
 
 import msgspec
-from litestar import Response, get, post
+from litestar import Response, delete, get, patch, post
 from litestar.params import FromPath, JSONBody
+from msgspec import UNSET, UnsetType
 
 from application.caller import Caller
-from application.dns_providers import Verification
+from application.dns_providers import Changes, Verification
 from interfaces.dns.providers import TYPES
 from interfaces.http.authentication import FromApp, FromToken
 from interfaces.http.bodies import Name, RequestBody, WithOptionalBody
@@ -31,6 +32,17 @@ class ConnectProvider(RequestBody, frozen=True):
     credentials_path: str | None = None
     config: dict[str, Any] = msgspec.field(default_factory=dict)
     verify: bool = False
+
+
+class ReviseProvider(RequestBody, frozen=True):
+    """What is left out stays. `credentials` take the place of all that were there."""
+
+    name: Name | UnsetType = UNSET
+    managed_zones: list[str] | UnsetType = UNSET
+    credentials: dict[str, str] | UnsetType = UNSET
+    credentials_path: str | UnsetType = UNSET
+    config: dict[str, Any] | UnsetType = UNSET
+    is_active: bool | UnsetType = UNSET
 
 
 class VerifyProvider(RequestBody, frozen=True):
@@ -112,6 +124,22 @@ def list_providers(caller: FromToken, services: FromApp, page: FromPage) -> Prov
 @get("/dns/providers/{provider_id:str}", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
 def get_provider(provider_id: FromPath[str], caller: FromToken, services: FromApp) -> DnsProviderView:
     return provider_view(services, caller, provider_id)
+
+
+@patch("/dns/providers/{provider_id:str}", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
+def revise_provider(
+    provider_id: FromPath[str], data: JSONBody[ReviseProvider], caller: FromToken, services: FromApp
+) -> DnsProviderView:
+    """Orders in progress go on with it as it is now. One that is not active manages no names of new orders."""
+    changes = Changes(**{field: getattr(data, field) for field in ReviseProvider.__struct_fields__})
+    services.providers.revise(provider_id, changes, caller)
+    return provider_view(services, caller, provider_id)
+
+
+@delete("/dns/providers/{provider_id:str}", opt={"scope": "pki:admin"}, responses=ERRORS, sync_to_thread=True)
+def disconnect_provider(provider_id: FromPath[str], caller: FromToken, services: FromApp) -> None:
+    """Its credentials are destroyed; 409 while an order uses it."""
+    services.providers.disconnect(provider_id, caller)
 
 
 @post(

@@ -93,6 +93,7 @@ CONFLICT_CODES: Mapping[type[refusals.Refusal], str] = {
     refusals.OrderAlreadyEnded: "version_conflict",
     refusals.AlreadyRevoked: "already_revoked",
     refusals.AccountInUse: "acme_account_in_use",
+    refusals.DnsProviderInUse: "dns_provider_in_use",
     refusals.KeyChangeInProgress: "version_conflict",
 }
 
@@ -151,7 +152,7 @@ def _conflict(error: refusals.Conflict | refusals.OrderAlreadyEnded) -> Problem:
         case refusals.AccountNotActive():
             field = {"field": "account_id", "code": "not_active", "message": str(error)}
             return Problem(422, "validation_error", str(error), {"fields": [field]})
-        case refusals.OrderInProgress() | refusals.OrderAlreadyEnded():
+        case refusals.OrderInProgress() | refusals.DnsProviderInUse() | refusals.OrderAlreadyEnded():
             return Problem(409, CONFLICT_CODES[type(error)], str(error), {"order_id": error.order_id})
         case refusals.AccountInUse():
             return Problem(

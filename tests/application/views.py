@@ -240,6 +240,7 @@ class Views:
         self._ledger = LedgerView()
         self._failed: list[tuple[str, str]] = []
         self._removals: list[tuple[str, Removal]] = []
+        self._busy: set[tuple[str, str]] = set()
         self._renewing: dict[str, str] = {}
         self._paused: set[str] = set()
         self._ended: set[str] = set()
@@ -272,6 +273,10 @@ class Views:
 
     def running_orders(self, account_id: str, most: int) -> Sequence[str]:
         return [order_id for order_id, (account, _) in self._running.items() if account == account_id][:most]
+
+    def order_at_provider(self, dns_provider_id: str) -> str | None:
+        busy = {order_id for provider_id, order_id in self._busy if provider_id == dns_provider_id}
+        return next(iter(sorted(busy)), None)
 
     def removals(self, dns_provider_id: str, after: int, since: datetime, limit: int) -> Sequence[Removal]:
         return [
@@ -366,6 +371,18 @@ class Views:
         if isinstance(event, Subscription.Unsubscribed):
             self._ended.add(event.originator_id)
         match event:
+            case DnsProvider.Revised(managed_zones=zones):
+                for held in self._zones.values():
+                    held[:] = [
+                        ManagedZones(each.dns_provider_id, zones, each.connected_at)
+                        if each.dns_provider_id == event.originator_id
+                        else each
+                        for each in held
+                        if each.dns_provider_id != event.originator_id or event.is_active
+                    ]
+            case DnsProvider.Disconnected():
+                for held in self._zones.values():
+                    held[:] = [each for each in held if each.dns_provider_id != event.originator_id]
             case DnsProvider.Connected(managed_zones=zones, timestamp=at):
                 self._names.add(_name_of(event))
                 self._zones[event.tenant_id].append(ManagedZones(event.originator_id, zones, at))
@@ -373,11 +390,16 @@ class Views:
                     self._embedded += [(event.tenant_id, zone) for zone in zones]
             case Account.Registered():
                 self._names.add(_name_of(event))
+            case Order.RecordRemoved(outstanding=0) | Order.RecordLeft(outstanding=0):
+                self._busy = {each for each in self._busy if each[1] != event.originator_id}
             case Order.Placed(account_id=account_id):
+                self._busy |= {(each.dns_provider_id or "", event.originator_id) for each in event.assignments}
                 self._running[event.originator_id] = (account_id, frozenset(_names_of(event)))
             case Order.ChallengesOffered(challenges=challenges):
                 self._shown[event.originator_id] = {offered.record.value for offered in challenges if offered.record}
             case Order.Completed() | Order.Failed():
+                if event.originator_id not in self._shown:
+                    self._busy = {each for each in self._busy if each[1] != event.originator_id}
                 del self._running[event.originator_id]
                 self._shown.pop(event.originator_id, None)
             case Subscription.Paused():

@@ -83,11 +83,23 @@ class Story:
             self._store.record(provider(self.id("dns", number), self.now(), by.tenant_id, name), by=by)
             self._store.record(token(self.id("tok", number), self.now(), by.tenant_id), by=by)
             self._store.record(subscription(self.id("sub", number), self.now(), by.tenant_id), by=by)
+        gone = provider(self.id("dns", 3), self.now(), TENANT, f"of story {self._number}, gone")
+        gone.disconnect(self.now())
+        self._store.record(gone, by=BY)
         connected = self._store.load(DnsProvider, self.id("dns"))
         connected.verification_failed("credentials_rejected", "wrong key", self.now())
         self._store.record(connected, by=BY)
         connected.verified(["a.example"], self.now())
         connected.swept(3, self.now())
+        connected.revise(
+            name=f"of story {self._number}, revised",
+            managed_zones=("a.example",),
+            config={"region": "eu-2"},
+            sealed_credentials_id="sealed_2",
+            credentials_path=None,
+            is_active=False,
+            now=self.now(),
+        )
         connected.canary_failed("unreachable", "502", self.now(), for_good=False)
         connected.canary_failed("credentials_rejected", "expired", self.now(), for_good=True)
         connected.canary_passed(["a.example"], self.now())
