@@ -50,6 +50,12 @@ identifier_limit: 100
 profiles: $profiles
 """)
 
+BINDINGS = """
+[EABhandler]
+eab_handler_module: acme2certifier.eabhandlers.json_handler
+key_file: eab.json
+"""
+
 # Its own `dns_server_list` takes no ports, and is set anew at each question, for all threads at once.
 # A proxy before it may have its endpoints move into a folder whose name begins with `moved`.
 LAUNCHER = """\
@@ -77,7 +83,8 @@ class Acme2Certifier(ServerProcess):
 
     ``dns_server`` ("127.0.0.1:5353", authoritative will do) is asked for the challenges' TXT. Suggested windows begin
     after ``threshold_percent`` of the validity and end with it. ``profiles`` are what the directory says of them, by name;
-    where there is only one, any other is taken for it.
+    where there is only one, any other is taken for it. ``external_account_keys`` makes a binding required: the HMAC keys
+    (base64url) by key id.
     """
 
     def __init__(
@@ -88,6 +95,7 @@ class Acme2Certifier(ServerProcess):
         validity_days: int = 90,
         threshold_percent: float = 66.0,
         profiles: Mapping[str, str] | None = None,
+        external_account_keys: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(folder)
         host, _, port = dns_server.rpartition(":")
@@ -104,15 +112,17 @@ class Acme2Certifier(ServerProcess):
             ("ca.pem", self.ca_bundle_pem),
             ("ca.key", issuing_key_pem),
             ("launcher.py", LAUNCHER),
+            ("eab.json", json.dumps(dict(external_account_keys or {}))),
         ):
             (folder / name).write_text(text)
+        self._bindings = BINDINGS if external_account_keys else ""
         self.offer(profiles or {})
 
     def offer(self, profiles: Mapping[str, str], caa_identities: Sequence[str] = ()) -> None:
         """What its directory says from the next start on."""
         offered = {"profiles": json.dumps(dict(profiles)), "caa_identities": json.dumps(list(caa_identities))}
         text = CONFIGURATION.substitute(**self._validity, **offered)
-        (self.folder / "acme_srv.cfg").write_text(text)
+        (self.folder / "acme_srv.cfg").write_text(text + self._bindings)
 
     def command(self) -> list[str]:
         python = Path(sys.prefix) / "peers/acme2certifier/bin/python"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.prove.fault_scenarios.findings import Findings, Scenario
 from tests.prove.fault_scenarios.stage import Stage, stage
+from tests.servers.acme2certifier import Acme2Certifier
 from tests.servers.ca_faults import problem
 from tests.servers.ca_proxy import SIGNED, Passing
 from tests.servers.https import Answer
@@ -39,6 +40,10 @@ def bound_pebble(folder: Path, dns_address: str) -> Pebble:
     return Pebble(folder, dns_address, nonce_reject_percent=0, authz_reuse_percent=0, external_account_keys=keys)
 
 
+def bound_acme2certifier(folder: Path, dns_address: str) -> Acme2Certifier:
+    return Acme2Certifier(folder, dns_address, external_account_keys={KID: IN_BASE64URL.rstrip("=")})
+
+
 def eab(hmac_key: str, kid: str = KID) -> Mapping[str, str]:
     return {"kid": kid, "hmac_key": hmac_key}
 
@@ -62,29 +67,34 @@ class Terms:
 
 def conditions_of_accounts(folder: Path, findings: Findings, short: bool) -> None:
     del short
-    with stage(folder, bound_pebble, eab=eab(IN_BASE64)) as on:
-        _bindings(on, findings)
+    with stage(folder / "acme2certifier", bound_acme2certifier, eab=eab(IN_BASE64)) as on:
+        _bindings(on, findings, "acme2certifier")
+        on.tally(findings)
+    with stage(folder / "pebble", bound_pebble, eab=eab(IN_BASE64)) as on:
+        _bindings(on, findings, "Pebble")
         _terms(on, findings)
         on.tally(findings)
 
 
-def _bindings(on: Stage, findings: Findings) -> None:
+def _bindings(on: Stage, findings: Findings, ca: str) -> None:
     offered = on.client.get(f"/v1/pki/acme/accounts/{on.account_id}")["capabilities"]
-    findings.equal("a binding is required, as told", offered["eab_required"], True)
+    findings.equal(f"{ca}: a binding is required, as told", offered["eab_required"], True)
     for form, hmac_key in FORMS.items():
         answer = on.try_register(form, eab(hmac_key))
-        findings.equal(f"{form}: answer", answer.status_code, 201)
+        findings.equal(f"{ca}, {form}: answer", answer.status_code, 201)
         if answer.is_success:
             certificate_id = on.issue(f"by-{form.replace(' ', '-')}", str(answer.json()["id"]))
-            findings.equal(f"{form}: the stored key is the leaf's own", on.key_fits(certificate_id, 1), True)
+            findings.equal(f"{ca}, {form}: the stored key is the leaf's own", on.key_fits(certificate_id, 1), True)
     at_ca = len(on.proxy.since(0).at("new-account"))
     another = base64.b64encode(bytes(32)).decode()
-    _is_refused(on, findings, "without a binding", None, "eab")
-    _is_refused(on, findings, "another HMAC key", eab(another), "eab")
-    _is_refused(on, findings, "another key id", eab(IN_BASE64, "kid-2"), "eab")
-    findings.equal("registrations that the CA refused", len(on.proxy.since(0).at("new-account")) - at_ca, 3)
-    _is_refused(on, findings, "an HMAC key that is no base64", eab("§§§"), "eab.hmac_key")
-    findings.equal("registrations that the CA refused, after that", len(on.proxy.since(0).at("new-account")) - at_ca, 3)
+    _is_refused(on, findings, f"{ca}, without a binding", None, "eab")
+    _is_refused(on, findings, f"{ca}, another HMAC key", eab(another), "eab")
+    _is_refused(on, findings, f"{ca}, another key id", eab(IN_BASE64, "kid-2"), "eab")
+    findings.equal(f"{ca}: registrations that the CA refused", len(on.proxy.since(0).at("new-account")) - at_ca, 3)
+    _is_refused(on, findings, f"{ca}, an HMAC key that is no base64", eab("§§§"), "eab.hmac_key")
+    findings.equal(
+        f"{ca}: registrations that the CA refused, after that", len(on.proxy.since(0).at("new-account")) - at_ca, 3
+    )
 
 
 def _is_refused(on: Stage, findings: Findings, what: str, binding: Mapping[str, str] | None, field: str) -> None:
