@@ -35,6 +35,8 @@ TOO_MANY_REQUESTS, UNAVAILABLE = 429, 503
 Headers = Callable[[], Mapping[str, str]]
 ReadError = Callable[[int, Any], Failure | None]
 """From the status and the decoded body (None where it is no JSON) to what it means; None: by the status alone."""
+WaitSeconds = Callable[[httpx.Headers], float | None]
+"""How long the headers ask to wait; None where they do not say."""
 
 
 def by_status_alone(_status: int, _body: Any) -> None:
@@ -52,12 +54,14 @@ class HttpApi:
         headers: Headers,
         secrets: tuple[str | None, ...],
         read_error: ReadError = by_status_alone,
+        wait_seconds: WaitSeconds = retry_after_seconds,
     ) -> None:
         self._name = name
         self._base_url = base_url.rstrip("/")
         self._headers = headers
         self._secrets = secrets
         self._read_error = read_error
+        self._wait_seconds = wait_seconds
         self._http = egress.client(timeout_seconds=TIMEOUT_SECONDS)
         weakref.finalize(self, self._http.close)
 
@@ -115,7 +119,7 @@ class HttpApi:
         read = self._read_error(status, body)
         if read is not None:
             return read
-        wait = retry_after_seconds(answer.headers)
+        wait = self._wait_seconds(answer.headers)
         if status == TOO_MANY_REQUESTS or (status == UNAVAILABLE and wait is not None):
             return ZoneThrottled(text, wait)
         if status in REFUSED:

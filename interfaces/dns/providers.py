@@ -12,7 +12,7 @@ import msgspec
 from application.ports import DnsZone, ProviderAccess
 from application.secret_value import SecretValue
 from domain.errors import FieldProblem, InvalidFields
-from interfaces.dns import acmedns, cloudflare, embedded, powerdns, rfc2136, route53_zone
+from interfaces.dns import acmedns, cloudflare, digitalocean, embedded, powerdns, rfc2136, route53_zone
 from interfaces.dns.egress import Egress
 from interfaces.dns.embedded import EmbeddedValues
 from interfaces.dns.locks import ThreadLocks, ZoneLock
@@ -24,6 +24,7 @@ from interfaces.measurements import Measurements
 TYPES: Sequence[ProviderType] = [
     route53_zone.TYPE,
     cloudflare.TYPE,
+    digitalocean.TYPE,
     powerdns.TYPE,
     rfc2136.TYPE,
     acmedns.TYPE,

@@ -22,6 +22,7 @@ from interfaces.egress import Egress
 from tests.dns_stand_ins.acmedns import AcmeDns
 from tests.dns_stand_ins.api import StandIn
 from tests.dns_stand_ins.cloudflare import Cloudflare
+from tests.dns_stand_ins.digitalocean import DigitalOcean, holds
 from tests.dns_stand_ins.powerdns import PowerDns
 from tests.fakes_dns import AwsError, FakeZone, MemoryValues
 from tests.servers.authoritative import AuthoritativeServer, ask_txt
@@ -39,7 +40,8 @@ LOCKS = ThreadLocks()
 @dataclass
 class World:
     """`zone` and `second` reach the same provider as two processes would. `txt` and `write` are somebody else's view and
-    hand. `api` is the stand-in, whose faults a test may set. What a provider does not have is None.
+    hand. `api` is the stand-in, whose faults a test may set. `holds` tells which values the provider has room for; those
+    of challenges it always has. What a provider does not have is None.
 
     `afresh` comes before each test. `cannot` says of tests why they do not hold by the provider's nature, and `asks_nobody`
     names the calls of `zone` that reach no server."""
@@ -54,6 +56,7 @@ class World:
     read_only: DnsZone | None = None
     api: StandIn | None = None
     secrets: tuple[str, ...] = ()
+    holds: Callable[[str], bool] = lambda _value: True
     zones: list[str] = field(default_factory=lambda: [ZONE, OTHER_ZONE])
     afresh: Callable[[], None] = lambda: None
     cannot: Mapping[str, str] = field(default_factory=dict)
@@ -203,6 +206,27 @@ def cloudflare(_folder: Path) -> Iterator[World]:
 
 
 @contextmanager
+def digitalocean(_folder: Path) -> Iterator[World]:
+    with DigitalOcean([ZONE, OTHER_ZONE], domains_a_page=1) as api:
+
+        def at(token: str = api.token, base_url: str = api.base_url) -> DnsZone:
+            return connect("digitalocean", {"base_url": base_url}, {"api_token": token}, MemoryValues())
+
+        yield World(
+            at(),
+            at(),
+            api.txt,
+            api.write,
+            wrong_credentials=at(f"dop_v1_{'c' * 64}"),
+            unreachable=at(base_url=f"http://{LOOPBACK}:{free_port()}"),
+            read_only=at(api.read_only),
+            api=api,
+            secrets=(api.token,),
+            holds=holds,
+        )
+
+
+@contextmanager
 def powerdns(_folder: Path) -> Iterator[World]:
     with PowerDns([ZONE, OTHER_ZONE]) as api:
         world = powerdns_world(api.url, api.key, api.txt, api.write)
@@ -292,6 +316,7 @@ WORLDS: Mapping[str, Callable[[Path], AbstractContextManager[World]]] = {
     "bind": bind,
     "knot": knot,
     "cloudflare": cloudflare,
+    "digitalocean": digitalocean,
     "powerdns": powerdns,
     "pdns": pdns,
     "acmedns": acmedns,

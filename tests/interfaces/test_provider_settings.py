@@ -81,6 +81,8 @@ def problems(providers: Providers, *arguments: Any) -> dict[str, str]:
         ("route53", {"endpoint_url": None, "role_arn": None, "hosted_zone_id": "Z1D633PJN98FT9"}, AWS),
         ("rfc2136", SERVER, TSIG),
         ("rfc2136", {"server": "2001:db8::1", "port": 5353}, {**TSIG, "tsig_algorithm": "hmac-sha512"}),
+        ("digitalocean", {}, {"api_token": f"dop_v1_{'a' * 64}"}),
+        ("digitalocean", {"base_url": "https://digitalocean.corp.example/v2"}, {"api_token": "t"}),
         ("powerdns", PDNS, PDNS_KEY),
         ("powerdns", {"base_url": "https://dns.acme.example/pdns/", "server_id": "ns-1.acme"}, PDNS_KEY),
         ("acmedns", ACME_DNS, ACME_DNS_ACCOUNT),
@@ -210,6 +212,20 @@ def test_settings_of_powerdns_in_another_form_are_refused(
     providers: Providers, config: dict[str, Any], credentials: dict[str, str], wrong: dict[str, str]
 ) -> None:
     assert problems(providers, "powerdns", config, credentials) == wrong
+
+
+@pytest.mark.parametrize(
+    ("config", "credentials", "wrong"),
+    [
+        ({}, {}, {"credentials.api_token": "required"}),
+        ({}, {"api_token": "two words"}, {"credentials.api_token": "invalid"}),
+        ({"base_url": "api.digitalocean.com"}, {"api_token": "t"}, {"config.base_url": "invalid"}),
+    ],
+)
+def test_settings_of_digitalocean_in_another_form_are_refused(
+    providers: Providers, config: dict[str, Any], credentials: dict[str, str], wrong: dict[str, str]
+) -> None:
+    assert problems(providers, "digitalocean", config, credentials) == wrong
 
 
 def test_credentials_that_are_no_text_are_refused(providers: Providers) -> None:

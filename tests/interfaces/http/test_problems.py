@@ -82,6 +82,7 @@ EXAMPLES: dict[type[Exception], Exception] = {
         InvalidFields(FieldProblem("name", "too_long", "is too long")),
         refusals.NameInUse("le"),
         refusals.OrderInProgress("acme_order_1"),
+        refusals.DnsProviderInUse("dnsp_1", "acme_order_1"),
         refusals.VersionConflict(),
         refusals.PrivateKeyNotStored("cert_1", 2),
         refusals.OrderAlreadyEnded("acme_order_1"),
@@ -143,6 +144,7 @@ def test_every_refusal_and_failure_has_a_status_and_a_code_of_the_contract(error
     ("error", "status", "code"),
     [
         (refusals.OrderInProgress("acme_order_1"), 409, "order_in_progress"),
+        (refusals.DnsProviderInUse("dnsp_1", "acme_order_1"), 409, "dns_provider_in_use"),
         (refusals.OrderAlreadyEnded("acme_order_1"), 409, "version_conflict"),
         (refusals.Denied("access_denied", "not this name"), 403, "access_denied"),
         (refusals.TooMany("10 polls wait already"), 429, "rate_limited"),
