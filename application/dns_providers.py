@@ -280,6 +280,10 @@ class DnsProviders:
                 raise InvalidFields(*problems)
         if provider_type == "route53" and not _fields(credentials) and caller.tenant_id != DEFAULT_TENANT:
             raise InvalidFields(FieldProblem("credentials", "required", "the host's role is the first tenant's alone"))
+        if provider_type == "lexicon" and caller.tenant_id != DEFAULT_TENANT:
+            raise InvalidFields(
+                FieldProblem("provider_type", "not_allowed", "others' code is the first tenant's alone")
+            )
 
     def _stored_credentials(self, tenant_id: str, path: str) -> SecretValue:
         try:

@@ -119,14 +119,18 @@ class HttpApi:
         read = self._read_error(status, body)
         if read is not None:
             return read
-        wait = self._wait_seconds(answer.headers)
-        if status == TOO_MANY_REQUESTS or (status == UNAVAILABLE and wait is not None):
-            return ZoneThrottled(text, wait)
-        if status in REFUSED:
-            return ZoneRefused(REFUSED[status], text)
-        if status in CONFLICTS:
-            return ZoneConflict(text)
-        return ZoneUnreachable(text)
+        return failure_by_status(status, text, self._wait_seconds(answer.headers))
 
     def _words(self, text: str) -> str:
         return clean(f"{self._name}: {text}", self._secrets)
+
+
+def failure_by_status(status: int, detail: str, wait_seconds: float | None) -> Failure:
+    """What an answer other than 2xx means that says no more; `wait_seconds` is what its Retry-After asks for."""
+    if status == TOO_MANY_REQUESTS or (status == UNAVAILABLE and wait_seconds is not None):
+        return ZoneThrottled(detail, wait_seconds)
+    if status in REFUSED:
+        return ZoneRefused(REFUSED[status], detail)
+    if status in CONFLICTS:
+        return ZoneConflict(detail)
+    return ZoneUnreachable(detail)

@@ -12,7 +12,7 @@ import msgspec
 from application.ports import DnsZone, ProviderAccess
 from application.secret_value import SecretValue
 from domain.errors import FieldProblem, InvalidFields
-from interfaces.dns import acmedns, cloudflare, digitalocean, embedded, powerdns, rfc2136, route53_zone
+from interfaces.dns import acmedns, cloudflare, digitalocean, embedded, lexicon, powerdns, rfc2136, route53_zone
 from interfaces.dns.egress import Egress
 from interfaces.dns.embedded import EmbeddedValues
 from interfaces.dns.locks import ThreadLocks, ZoneLock
@@ -28,6 +28,7 @@ TYPES: Sequence[ProviderType] = [
     powerdns.TYPE,
     rfc2136.TYPE,
     acmedns.TYPE,
+    lexicon.TYPE,
     embedded.TYPE,
 ]
 BY_NAME: Mapping[str, ProviderType] = {kind.name: kind for kind in TYPES}

@@ -39,6 +39,13 @@ def last_token(world: World) -> str:
 # --- connecting ---
 
 
+def test_others_code_is_run_for_the_first_tenant_alone(world: World) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        connect(world, provider_type="lexicon", caller=STRANGER)
+    assert field_codes(refused) == {"provider_type": "not_allowed"}
+    assert world.zones.connected == []
+
+
 def test_a_provider_is_connected_with_its_zones_in_their_normal_form(world: World) -> None:
     provider_id = connect(world, managed_zones=["Acme.Example.", "*.bücher.example", "acme.example"], config={"ttl": 5})
     (connected,) = world.events(provider_id)

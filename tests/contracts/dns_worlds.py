@@ -23,6 +23,7 @@ from tests.dns_stand_ins.acmedns import AcmeDns
 from tests.dns_stand_ins.api import StandIn
 from tests.dns_stand_ins.cloudflare import Cloudflare
 from tests.dns_stand_ins.digitalocean import DigitalOcean, holds
+from tests.dns_stand_ins.lexicon import PowerDns as PowerDnsOfLexicon
 from tests.dns_stand_ins.powerdns import PowerDns
 from tests.fakes_dns import AwsError, FakeZone, MemoryValues
 from tests.servers.authoritative import AuthoritativeServer, ask_txt
@@ -309,6 +310,35 @@ def acmedns(_folder: Path) -> Iterator[World]:
         )
 
 
+AS_LEXICON_SPELLS_THEM = "what is no challenge goes out as lexicon's modules spell it"
+LEXICON_CANNOT = {
+    "test_a_long_value_stays_whole": AS_LEXICON_SPELLS_THEM,
+    "test_a_value_with_special_characters_stays_as_it_is": AS_LEXICON_SPELLS_THEM,
+}
+
+
+@contextmanager
+def lexicon(_folder: Path) -> Iterator[World]:
+    """By lexicon's own module for PowerDNS."""
+    with PowerDnsOfLexicon([ZONE, OTHER_ZONE]) as api:
+
+        def at(token: str = api.key, server: str = api.url) -> DnsZone:
+            config = {"provider_name": "powerdns", "pdns_server": server}
+            return connect("lexicon", config, {"auth_token": token}, MemoryValues())
+
+        yield World(
+            at(),
+            at(),
+            api.txt,
+            api.write,
+            wrong_credentials=at("w" * 24),
+            unreachable=at(server=f"http://{LOOPBACK}:{free_port()}"),
+            api=api,
+            secrets=(api.key,),
+            cannot=LEXICON_CANNOT,
+        )
+
+
 WORLDS: Mapping[str, Callable[[Path], AbstractContextManager[World]]] = {
     "fake": fake,
     "embedded": embedded,
@@ -320,6 +350,7 @@ WORLDS: Mapping[str, Callable[[Path], AbstractContextManager[World]]] = {
     "powerdns": powerdns,
     "pdns": pdns,
     "acmedns": acmedns,
+    "lexicon": lexicon,
 }
 PEERS = frozenset({"bind", "knot", "pdns"})
 """Those that need servers from elsewhere."""

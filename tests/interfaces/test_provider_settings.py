@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -23,6 +24,7 @@ TSIG = {"tsig_key_name": "acme-updates", "tsig_secret": "c2VjcmV0"}
 AWS = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "wJalrXUtnFEMI"}
 SERVER = {"server": "ns1.acme.example"}
 PDNS, PDNS_KEY = {"base_url": "http://ns1.acme.example:8081"}, {"api_key": "s3cr3t"}
+LEXICON = {"provider_name": "powerdns", "pdns_server": "https://dns.acme.example"}
 ACME_DNS = {"base_url": "https://auth.acme.example"}
 ACME_DNS_ACCOUNT = {
     "username": "c36f50e8-4632-44f0-83fe-e070fef28a10",
@@ -87,6 +89,10 @@ def problems(providers: Providers, *arguments: Any) -> dict[str, str]:
         ("powerdns", {"base_url": "https://dns.acme.example/pdns/", "server_id": "ns-1.acme"}, PDNS_KEY),
         ("acmedns", ACME_DNS, ACME_DNS_ACCOUNT),
         ("acmedns", {**ACME_DNS, "propagation": "strict"}, {**ACME_DNS_ACCOUNT, "subdomain": "a"}),
+        ("lexicon", LEXICON, {"auth_token": "x"}),
+        ("lexicon", {**LEXICON, "pdns_server_id": "other", "zone": "example", "ttl": 5}, {"auth_token": "x"}),
+        ("lexicon", {"provider_name": "hetzner"}, {"auth_token": "x"}),
+        ("lexicon", {"provider_name": "ionos"}, {"api_key": "x"}),
         ("embedded", {}, {}),
         (
             "embedded",
@@ -260,6 +266,51 @@ def test_acme_dns_needs_its_address_and_its_account(providers: Providers) -> Non
 def test_a_subdomain_of_acme_dns_is_one_label(providers: Providers, subdomain: str) -> None:
     given = {**ACME_DNS_ACCOUNT, "subdomain": subdomain}
     assert problems(providers, "acmedns", ACME_DNS, given) == {"credentials.subdomain": "invalid"}
+
+
+@pytest.mark.parametrize(
+    ("config", "wrong"),
+    [
+        ({}, {"config.provider_name": "required"}),
+        ({"provider_name": "../x"}, {"config.provider_name": "invalid"}),
+        ({"provider_name": "nobody"}, {"config.provider_name": "unknown"}),
+        ({"provider_name": "base"}, {"config.provider_name": "unknown"}),
+        ({"provider_name": "powerdns", "zone": "other.example"}, {"config.zone": "unsuitable"}),
+        ({"provider_name": "powerdns", "zone": "example", "delegated": "x"}, {"config.delegated": "unknown"}),
+        ({"provider_name": "powerdns", "pdns_server": ["x"]}, {"config.pdns_server": "invalid"}),
+        ({"provider_name": "powerdns", "auth_token": "x"}, {"config.auth_token": "unexpected"}),
+        ({"provider_name": "powerdns", "pdns_server_id": ""}, {"config.pdns_server_id": "invalid"}),
+    ],
+)
+def test_lexicon_is_told_what_its_module_declares(
+    providers: Providers, config: dict[str, Any], wrong: dict[str, str]
+) -> None:
+    assert problems(providers, "lexicon", config, {}) == wrong
+
+
+def test_credentials_of_lexicon_are_options_of_its_module(providers: Providers) -> None:
+    given = {"auth_api_key": "x", "auth_username": "", "endpoint": "x"}
+    assert problems(providers, "lexicon", {"provider_name": "transip"}, given) == {
+        "credentials.auth_username": "invalid",
+        "credentials.endpoint": "unknown",
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["route53", "gandi", "localzone", "ddns", "auto", "oci", "valuedomain", "namecom", "linode4"]
+)
+def test_modules_of_lexicon_that_would_pass_by_the_guard_are_refused(providers: Providers, name: str) -> None:
+    assert problems(providers, "lexicon", {"provider_name": name}, {}) == {"config.provider_name": "unsuitable"}
+
+
+def test_without_the_package_there_is_no_type_lexicon(providers: Providers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "interfaces.dns.lexicon_modules", raising=False)
+    for name in [name for name in sys.modules if name.split(".")[0] == "lexicon"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "lexicon", None)
+    with pytest.raises(InvalidFields, match=r"pip install 'scaivault\[lexicon\]'") as refused:
+        providers.connect(access("lexicon", LEXICON, {"auth_token": "x"}))
+    assert [problem.field for problem in refused.value.fields] == ["provider_type"]
 
 
 def test_the_embedded_type_takes_nothing_of_its_own(providers: Providers) -> None:
