@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import httpx
 import msgspec
@@ -43,8 +44,12 @@ def by_status_alone(_status: int, _body: Any) -> None:
     """For APIs whose statuses say everything."""
 
 
+AnswerT = TypeVar("AnswerT")
+
+
 class HttpApi:
-    """Safe to call from many threads. `headers` authenticate each request; none of `secrets` is in what is told."""
+    """Safe to call from many threads. `headers` authenticate each request; none of `secrets`, which may change, is in
+    what is told."""
 
     def __init__(
         self,
@@ -52,7 +57,7 @@ class HttpApi:
         base_url: str,
         egress: Egress,
         headers: Headers,
-        secrets: tuple[str | None, ...],
+        secrets: Collection[str | None],
         read_error: ReadError = by_status_alone,
         wait_seconds: WaitSeconds = retry_after_seconds,
     ) -> None:
@@ -72,10 +77,12 @@ class HttpApi:
         *,
         params: Mapping[str, str | int] | None = None,
         body: Any = msgspec.UNSET,
+        form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """The decoded body of the answer; None where it is empty. `body` is sent as JSON. Raises Failure."""
-        return self.exchange(method, path, params=params, body=body, headers=headers)[0]
+        """The decoded body of the answer; None where it is empty. `body` is sent as JSON, `form` as HTML forms are.
+        Raises Failure."""
+        return self.exchange(method, path, params=params, body=body, form=form, headers=headers)[0]
 
     def exchange(
         self,
@@ -84,6 +91,7 @@ class HttpApi:
         *,
         params: Mapping[str, str | int] | None = None,
         body: Any = msgspec.UNSET,
+        form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> tuple[Any, httpx.Headers]:
         """The same, with the answer's headers."""
@@ -91,6 +99,8 @@ class HttpApi:
         content = None
         if body is not msgspec.UNSET:
             content, said["Content-Type"] = msgspec.json.encode(body), "application/json"
+        if form is not None:
+            content, said["Content-Type"] = urlencode(form).encode(), "application/x-www-form-urlencoded"
         url = self._base_url + path
         try:
             answer = self._http.request(method, url, params=params, content=content, headers=said)
@@ -122,7 +132,7 @@ class HttpApi:
         return failure_by_status(status, text, self._wait_seconds(answer.headers))
 
     def _words(self, text: str) -> str:
-        return clean(f"{self._name}: {text}", self._secrets)
+        return clean(f"{self._name}: {text}", tuple(self._secrets))
 
 
 def failure_by_status(status: int, detail: str, wait_seconds: float | None) -> Failure:
@@ -134,3 +144,11 @@ def failure_by_status(status: int, detail: str, wait_seconds: float | None) -> F
     if status in CONFLICTS:
         return ZoneConflict(detail)
     return ZoneUnreachable(detail)
+
+
+def shaped(answer: Any, kind: type[AnswerT]) -> AnswerT:
+    """A decoded answer as a struct. Raises ZoneUnreachable where it has another form."""
+    try:
+        return msgspec.convert(answer, kind, strict=False)
+    except msgspec.ValidationError:
+        raise ZoneUnreachable("an answer in an unknown form") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from tests.dns_stand_ins.acmedns import AcmeDns
 from tests.dns_stand_ins.api import StandIn
 from tests.dns_stand_ins.cloudflare import Cloudflare
 from tests.dns_stand_ins.digitalocean import DigitalOcean, holds
+from tests.dns_stand_ins.google import PROJECT, Google, account
 from tests.dns_stand_ins.lexicon import PowerDns as PowerDnsOfLexicon
 from tests.dns_stand_ins.powerdns import PowerDns
 from tests.fakes_dns import AwsError, FakeZone, MemoryValues
@@ -339,6 +341,28 @@ def lexicon(_folder: Path) -> Iterator[World]:
         )
 
 
+@contextmanager
+def google(_folder: Path) -> Iterator[World]:
+    with Google([ZONE, OTHER_ZONE]) as api:
+
+        def at(key_file: str, base_url: str = api.base_url) -> DnsZone:
+            config = {"project": PROJECT, "base_url": base_url}
+            return connect("google", config, {"service_account_json": key_file}, MemoryValues())
+
+        owner = api.key_file(api.owner)
+        yield World(
+            at(owner),
+            at(owner),
+            api.txt,
+            api.write,
+            wrong_credentials=at(api.key_file(api.owner, account("another", may_write=True).key)),
+            unreachable=at(owner, f"http://{LOOPBACK}:{free_port()}"),
+            read_only=at(api.key_file(api.reader)),
+            api=api,
+            secrets=(api.owner.token, *json.loads(owner)["private_key"].splitlines()[1:3]),
+        )
+
+
 WORLDS: Mapping[str, Callable[[Path], AbstractContextManager[World]]] = {
     "fake": fake,
     "embedded": embedded,
@@ -351,6 +375,7 @@ WORLDS: Mapping[str, Callable[[Path], AbstractContextManager[World]]] = {
     "pdns": pdns,
     "acmedns": acmedns,
     "lexicon": lexicon,
+    "google": google,
 }
 PEERS = frozenset({"bind", "knot", "pdns"})
 """Those that need servers from elsewhere."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -9,6 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from application.errors import EgressRefused
 from application.ports import DnsZone, ProviderAccess
@@ -20,9 +24,24 @@ from interfaces.dns.providers import Providers
 from interfaces.dns.rfc2136 import Rfc2136Credentials
 from tests.fakes_dns import MemoryValues
 
+
+def pem_of(key: PrivateKeyTypes) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
 TSIG = {"tsig_key_name": "acme-updates", "tsig_secret": "c2VjcmV0"}
 AWS = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "wJalrXUtnFEMI"}
 SERVER = {"server": "ns1.acme.example"}
+RSA_PEM = pem_of(rsa.generate_private_key(65537, 2048))
+KEY_FILE = {
+    "type": "service_account",
+    "client_email": "dns@acme-dns-1.iam.gserviceaccount.com",
+    "private_key_id": "0123456789abcdef",
+    "private_key": RSA_PEM,
+    "token_uri": "https://oauth2.googleapis.com/token",
+    "universe_domain": "googleapis.com",
+}
+GOOGLE = {"service_account_json": json.dumps(KEY_FILE)}
 PDNS, PDNS_KEY = {"base_url": "http://ns1.acme.example:8081"}, {"api_key": "s3cr3t"}
 LEXICON = {"provider_name": "powerdns", "pdns_server": "https://dns.acme.example"}
 ACME_DNS = {"base_url": "https://auth.acme.example"}
@@ -93,6 +112,8 @@ def problems(providers: Providers, *arguments: Any) -> dict[str, str]:
         ("lexicon", {**LEXICON, "pdns_server_id": "other", "zone": "example", "ttl": 5}, {"auth_token": "x"}),
         ("lexicon", {"provider_name": "hetzner"}, {"auth_token": "x"}),
         ("lexicon", {"provider_name": "ionos"}, {"api_key": "x"}),
+        ("google", {"project": "acme-dns-1"}, GOOGLE),
+        ("google", {"project": "acme.example:dns", "base_url": "https://dns.corp.example/dns/v1"}, GOOGLE),
         ("embedded", {}, {}),
         (
             "embedded",
@@ -232,6 +253,49 @@ def test_settings_of_digitalocean_in_another_form_are_refused(
     providers: Providers, config: dict[str, Any], credentials: dict[str, str], wrong: dict[str, str]
 ) -> None:
     assert problems(providers, "digitalocean", config, credentials) == wrong
+
+
+@pytest.mark.parametrize("project", ["", "acme dns", "../other", "acme/dns", "Acme", "a?b", "acme-", "acme\n", 7])
+def test_a_project_in_another_form_is_refused(providers: Providers, project: object) -> None:
+    assert problems(providers, "google", {"project": project}, GOOGLE) == {"config.project": "invalid"}
+
+
+@pytest.mark.parametrize(
+    "key_file",
+    [
+        "no JSON",
+        "[]",
+        json.dumps({**KEY_FILE, "type": "authorized_user"}),
+        json.dumps({name: value for name, value in KEY_FILE.items() if name != "private_key"}),
+        json.dumps({**KEY_FILE, "private_key": "s3cr3t!"}),
+        json.dumps({**KEY_FILE, "private_key": pem_of(ec.generate_private_key(ec.SECP256R1()))}),
+        '{"type":' + "[" * 8000,
+        *(
+            json.dumps({**KEY_FILE, "token_uri": uri})
+            for uri in (
+                "http://oauth2.googleapis.com/token",
+                "https://oauth2.googleapis.com.evil.example/token",
+                "https://evilgoogleapis.com/token",
+                "https://evil.example/googleapis.com/token",
+                "https://googleapis.com@evil.example/token",
+                "https://oauth2.googleapis.com:8443/token",
+                "https://evil.example\\.googleapis.com/token",
+                "https://evil.example#.googleapis.com/token",
+            )
+        ),
+    ],
+)
+def test_a_key_of_a_service_account_that_is_none_is_refused(providers: Providers, key_file: str) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        providers.connect(access("google", {"project": "acme-dns-1"}, {"service_account_json": key_file}))
+    assert [problem.field for problem in refused.value.fields] == ["credentials.service_account_json"]
+    assert "s3cr3t" not in str(refused.value)
+
+
+def test_tokens_may_come_from_elsewhere_where_the_api_does(providers: Providers) -> None:
+    elsewhere = json.dumps({**KEY_FILE, "token_uri": "https://dns.corp.example/token"})
+    config = {"project": "acme-dns-1", "base_url": "https://dns.corp.example/v1"}
+    providers.connect(access("google", config, {"service_account_json": elsewhere}))
 
 
 def test_credentials_that_are_no_text_are_refused(providers: Providers) -> None:
