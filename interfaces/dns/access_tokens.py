@@ -34,7 +34,7 @@ class Granted(Credentials, frozen=True):
 class AccessTokens:
     """The tokens of one client at one token endpoint. Two threads may ask at once: either token serves.
 
-    `form` makes a request, of which `secret_field` is in no text; `secrets` are what else must be in none."""
+    `form` makes a request, of which `secret_field` is secret. `secrets` are what must be in no text: these, and the tokens."""
 
     def __init__(
         self,
