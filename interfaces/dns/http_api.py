@@ -106,7 +106,7 @@ class HttpApi:
             answer = self._http.request(method, url, params=params, content=content, headers=said)
         except ResolverFailed as failure:
             raise ZoneUnreachable(failure.detail) from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ZoneUnreachable(self._words(str(error) or type(error).__name__)) from None
         if answer.is_success:
             return self._decoded(answer), answer.headers

@@ -12,7 +12,18 @@ import msgspec
 from application.ports import DnsZone, ProviderAccess
 from application.secret_value import SecretValue
 from domain.errors import FieldProblem, InvalidFields
-from interfaces.dns import acmedns, cloudflare, digitalocean, embedded, google, lexicon, powerdns, rfc2136, route53_zone
+from interfaces.dns import (
+    acmedns,
+    azure,
+    cloudflare,
+    digitalocean,
+    embedded,
+    google,
+    lexicon,
+    powerdns,
+    rfc2136,
+    route53_zone,
+)
 from interfaces.dns.egress import Egress
 from interfaces.dns.embedded import EmbeddedValues
 from interfaces.dns.locks import ThreadLocks, ZoneLock
@@ -27,6 +38,7 @@ TYPES: Sequence[ProviderType] = [
     digitalocean.TYPE,
     powerdns.TYPE,
     google.TYPE,
+    azure.TYPE,
     rfc2136.TYPE,
     acmedns.TYPE,
     lexicon.TYPE,

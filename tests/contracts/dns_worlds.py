@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 from application.ports import DnsZone, ProviderAccess, TxtValue
 from application.secret_value import SecretValue
@@ -22,6 +23,7 @@ from interfaces.dns.txt_strings import quoted
 from interfaces.egress import Egress
 from tests.dns_stand_ins.acmedns import AcmeDns
 from tests.dns_stand_ins.api import StandIn
+from tests.dns_stand_ins.azure import GROUP, SUBSCRIPTION, TENANT, Azure, Client
 from tests.dns_stand_ins.cloudflare import Cloudflare
 from tests.dns_stand_ins.digitalocean import DigitalOcean, holds
 from tests.dns_stand_ins.google import PROJECT, Google, account
@@ -363,6 +365,32 @@ def google(_folder: Path) -> Iterator[World]:
         )
 
 
+@contextmanager
+def azure(_folder: Path) -> Iterator[World]:
+    with Azure([ZONE, OTHER_ZONE]) as api:
+
+        def at(client: Client, secret: str = "", base_url: str = api.url) -> DnsZone:
+            config = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "base_url": base_url}
+            credentials = {
+                "tenant_id": TENANT,
+                "client_id": client.client_id,
+                "client_secret": secret or client.secret,
+            }
+            return connect("azure", config, credentials, MemoryValues())
+
+        yield World(
+            at(api.owner),
+            at(api.owner),
+            api.txt,
+            api.write,
+            wrong_credentials=at(api.owner, secret="wrong"),
+            unreachable=at(api.owner, base_url=f"http://{LOOPBACK}:{free_port()}"),
+            read_only=at(api.reader),
+            api=api,
+            secrets=(api.owner.secret, quote_plus(api.owner.secret), api.owner.token),
+        )
+
+
 WORLDS: Mapping[str, Callable[[Path], AbstractContextManager[World]]] = {
     "fake": fake,
     "embedded": embedded,
@@ -376,6 +404,7 @@ WORLDS: Mapping[str, Callable[[Path], AbstractContextManager[World]]] = {
     "acmedns": acmedns,
     "lexicon": lexicon,
     "google": google,
+    "azure": azure,
 }
 PEERS = frozenset({"bind", "knot", "pdns"})
 """Those that need servers from elsewhere."""

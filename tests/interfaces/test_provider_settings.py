@@ -41,6 +41,12 @@ KEY_FILE = {
     "token_uri": "https://oauth2.googleapis.com/token",
     "universe_domain": "googleapis.com",
 }
+AZURE = {
+    "tenant_id": "acme.onmicrosoft.com",
+    "client_id": "0" * 8 + "-0000" * 3 + "-" + "a" * 12,
+    "client_secret": "o~8Q.",
+}
+AZURE_PLACE = {"subscription_id": "F" * 8 + "-0000" * 3 + "-" + "a" * 12, "resource_group": "dns-(prod)_ü.1"}
 GOOGLE = {"service_account_json": json.dumps(KEY_FILE)}
 PDNS, PDNS_KEY = {"base_url": "http://ns1.acme.example:8081"}, {"api_key": "s3cr3t"}
 LEXICON = {"provider_name": "powerdns", "pdns_server": "https://dns.acme.example"}
@@ -114,6 +120,9 @@ def problems(providers: Providers, *arguments: Any) -> dict[str, str]:
         ("lexicon", {"provider_name": "ionos"}, {"api_key": "x"}),
         ("google", {"project": "acme-dns-1"}, GOOGLE),
         ("google", {"project": "acme.example:dns", "base_url": "https://dns.corp.example/dns/v1"}, GOOGLE),
+        ("azure", AZURE_PLACE, AZURE),
+        ("azure", {**AZURE_PLACE, "base_url": None}, {**AZURE, "tenant_id": AZURE["client_id"]}),
+        ("azure", {**AZURE_PLACE, "base_url": "https://azure.corp.example/management"}, AZURE),
         ("embedded", {}, {}),
         (
             "embedded",
@@ -296,6 +305,39 @@ def test_tokens_may_come_from_elsewhere_where_the_api_does(providers: Providers)
     elsewhere = json.dumps({**KEY_FILE, "token_uri": "https://dns.corp.example/token"})
     config = {"project": "acme-dns-1", "base_url": "https://dns.corp.example/v1"}
     providers.connect(access("google", config, {"service_account_json": elsewhere}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("subscription_id", "acme"),
+        ("subscription_id", AZURE_PLACE["subscription_id"] + "\n"),
+        ("subscription_id", "../" * 12),
+        ("resource_group", ""),
+        ("resource_group", "dns/../other"),
+        ("resource_group", "dns."),
+        ("resource_group", "dns?x"),
+        ("resource_group", "x" * 91),
+        ("base_url", "ftp://azure.corp.example"),
+    ],
+)
+def test_config_of_azure_in_another_form_is_refused(providers: Providers, field: str, value: object) -> None:
+    assert problems(providers, "azure", {**AZURE_PLACE, field: value}, AZURE) == {f"config.{field}": "invalid"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tenant_id", "acme/../other"),
+        ("tenant_id", ".."),
+        ("tenant_id", ""),
+        ("client_id", "acme"),
+        ("client_secret", ""),
+        ("client_secret", "two words"),
+    ],
+)
+def test_credentials_of_azure_in_another_form_are_refused(providers: Providers, field: str, value: str) -> None:
+    assert problems(providers, "azure", AZURE_PLACE, {**AZURE, field: value}) == {f"credentials.{field}": "invalid"}
 
 
 def test_credentials_that_are_no_text_are_refused(providers: Providers) -> None:
