@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,13 +18,15 @@ from tests.servers.process import LOOPBACK
 
 @dataclass(frozen=True)
 class Request:
-    """`path` without the query; `body` is the decoded JSON, None where there is none."""
+    """`path` without the query; `body` is the decoded JSON, None where there is none. `at` in seconds of a clock that only
+    goes on."""
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: Any
+    at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)

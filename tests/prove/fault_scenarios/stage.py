@@ -20,6 +20,7 @@ from application.provider_config import host_and_port
 from application.x509 import ari_id
 from domain.names import base_name
 from tests.prove.fault_scenarios.findings import Findings
+from tests.prove.fault_scenarios.hosted_dns import HostedDns
 from tests.prove.tutorial import account_at, by_rfc2136
 from tests.servers.acme2certifier import Acme2Certifier
 from tests.servers.authoritative import ask_txt
@@ -268,11 +269,10 @@ def stage(
     folder: Path,
     ca: Ca = pebble,
     suggest: Suggest | None = None,
-    dns: Bind | None = None,
+    dns: Bind | HostedDns | None = None,
     eab: Mapping[str, str] | None = None,
 ) -> Iterator[Stage]:
-    """One account, with that binding, and a provider for ZONE: the embedded one, or one by RFC 2136 at `dns`, which serves
-    already. `suggest` gives the CA renewal information, if it has none."""
+    """One account, with that binding, and a provider for ZONE: the embedded one, or one at `dns`, which serves already. `suggest` gives the CA renewal information, if it has none."""
     with ExitStack() as stack:
         dns_address = dns.address if dns else f"{LOOPBACK}:{free_port()}"
         settings = stack.enter_context(running_database(folder))
@@ -284,13 +284,17 @@ def stage(
         service = stack.enter_context(Serve(folder / "service", {**settings, **own_dns}))
         client = stack.enter_context(Client(service.url, service.token(TOKEN_SCOPES)))
         rows = stack.enter_context(psycopg.connect(settings["DATABASE_URL"], autocommit=True))
-        client.post("/v1/dns/providers", by_rfc2136(dns) if dns else _embedded(dns_address))
+        client.post("/v1/dns/providers", _provider(dns, dns_address))
         made = Stage(server, service, proxy, client, rows, dns_address, "")
         made.account_id = made.register("first", eab)
         yield made
 
 
-def _embedded(dns_address: str) -> Mapping[str, Any]:
+def _provider(dns: Bind | HostedDns | None, dns_address: str) -> Mapping[str, Any]:
+    if isinstance(dns, Bind):
+        return by_rfc2136(dns)
+    if dns is not None:
+        return dns.provider
     return {
         "name": "own",
         "provider_type": "embedded",
