@@ -52,6 +52,7 @@ class DnsProvider(BaseAggregate[str]):
             aggregate.sealed_credentials_id = self.sealed_credentials_id
             aggregate.credentials_path = self.credentials_path
             aggregate.is_active = self.is_active
+            aggregate.revised_at = self.timestamp
 
     class Disconnected(Event):
         """For good."""
@@ -150,6 +151,7 @@ class DnsProvider(BaseAggregate[str]):
         self.is_gone = False
         self.swept_through = 0
         self.swept_at = timestamp
+        self.revised_at = timestamp
         self.tried_at = timestamp
         self.failed_canaries = 0
         self.degraded_by: str | None = None
@@ -216,7 +218,9 @@ class DnsProvider(BaseAggregate[str]):
 
     @property
     def canary_due_at(self) -> datetime:
-        """Daily; sooner while something is wrong."""
+        """Daily; sooner while something is wrong, and at once when somebody has changed something about it."""
+        if self.degraded_by is not None and self.revised_at > self.tried_at:
+            return self.revised_at
         if self.degraded_by is not None:
             return self.tried_at + WHILE_DEGRADED
         return self.tried_at + (AFTER_A_FAILURE if self.failed_canaries else DAILY)

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from application.dns_providers import Changes
 from application.errors import Failure, ZoneRefused, ZoneThrottled, ZoneUnreachable
 from application.process.dns_health import NAME
 from domain.dns_provider import DnsProvider
@@ -76,6 +77,16 @@ def test_an_order_that_is_refused_tells_of_its_provider_at_once_and_one_that_is_
     world.run_for(MINUTE)
     assert [world.order(order_id).ended for order_id in orders] == ["invalid", "invalid", "valid"]
     assert told(world) == ["Degraded", "Recovered"]
+
+
+def test_who_is_given_other_credentials_is_tried_at_once(world: World) -> None:
+    provider_id = world.connect_provider(ZONE)
+    fail(world, EXPIRED)
+    world.run_for(DAY + MINUTE)
+    assert told(world) == ["CanaryFailed", "Degraded"]
+    world.providers.revise(provider_id, Changes(credentials={"api_token": "another"}), OWNER)
+    world.run_for(MINUTE)
+    assert told(world)[2:] == ["CanaryPassed", "Recovered"]
 
 
 def test_credentials_that_are_gone_are_noticed(world: World) -> None:
