@@ -15,7 +15,7 @@ from application.caller import Caller
 from application.errors import EgressRefused, Failure, ZoneRefused, ZoneThrottled
 from application.event_store import EventStore, Taken
 from application.ports import Clock, DnsZone, DnsZones, Ids, KeyStore, ProviderAccess, TxtValue
-from application.provider_config import CommonConfig, common_config
+from application.provider_config import COMMON_FIELDS, CommonConfig, common_config
 from application.secret_value import SecretValue
 from application.secrets import Secrets
 from domain.dns_provider import DnsProvider, missing_zones
@@ -157,6 +157,10 @@ class DnsProviders:
         zones = provider.managed_zones if changes.managed_zones is UNSET else _normalised(changes.managed_zones)
         config = provider.config if changes.config is UNSET else changes.config
         common_config(config)
+        is_given_anew = changes.credentials is not UNSET or changes.credentials_path is not UNSET
+        if _own_part(config) != _own_part(provider.config) and not is_given_anew:
+            message = "who changes where a provider is reached gives its credentials again"  # or learns them there
+            raise InvalidFields(FieldProblem("credentials", "required", message))
         given = sealed or self._credentials_of(provider, path)
         self._require_own(provider.provider_type, zones, given, caller)
         self._connect(ProviderAccess(provider.provider_type, zones, config, _fields(given)), path)
@@ -239,6 +243,7 @@ class DnsProviders:
         if provider.is_gone:
             raise InvalidFields(FieldProblem("dns_provider_id", "gone", f"{provider.id} is not connected any longer"))
         credentials = self._credentials_of(provider, provider.credentials_path)
+        _require_own_role(provider.provider_type, credentials, provider.tenant_id)  # a secret may be empty by now
         access = ProviderAccess(provider.provider_type, provider.managed_zones, provider.config, _fields(credentials))
         return self._connect(access, provider.credentials_path), common_config(provider.config)
 
@@ -278,8 +283,7 @@ class DnsProviders:
             ]
             if problems:
                 raise InvalidFields(*problems)
-        if provider_type == "route53" and not _fields(credentials) and caller.tenant_id != DEFAULT_TENANT:
-            raise InvalidFields(FieldProblem("credentials", "required", "the host's role is the first tenant's alone"))
+        _require_own_role(provider_type, credentials, caller.tenant_id)
         if provider_type == "lexicon" and caller.tenant_id != DEFAULT_TENANT:
             raise InvalidFields(
                 FieldProblem("provider_type", "not_allowed", "others' code is the first tenant's alone")
@@ -333,6 +337,16 @@ def _write_and_remove(zone: DnsZone, value: TxtValue) -> None:
         zone.add([value])
     finally:  # a write may have happened although its answer was lost
         zone.remove([value])
+
+
+def _require_own_role(provider_type: str, credentials: SecretValue, tenant_id: str) -> None:
+    if provider_type == "route53" and not _fields(credentials) and tenant_id != DEFAULT_TENANT:
+        raise InvalidFields(FieldProblem("credentials", "required", "the host's role is the first tenant's alone"))
+
+
+def _own_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without what all types take, which says nothing of where requests go."""
+    return {name: value for name, value in config.items() if name not in COMMON_FIELDS}
 
 
 def _normalised(managed_zones: Sequence[str]) -> tuple[str, ...]:

@@ -66,9 +66,9 @@ def fold(provider: DnsProviderView | None, recorded: Recorded) -> DnsProviderVie
         case DnsProvider.Disconnected():
             return None
         case DnsProvider.Verified() if provider is not None:
-            return replace(provider, verified_at=at, health=HealthView("healthy"))
+            return replace(provider, verified_at=at, health=_unless_degraded(provider, HealthView("healthy")))
         case DnsProvider.VerificationFailed(reason=reason, detail=detail) if provider is not None:
-            return replace(provider, health=HealthView("failing", reason, detail))
+            return replace(provider, health=_unless_degraded(provider, HealthView("failing", reason, detail)))
         case DnsProvider.CanaryPassed() | DnsProvider.Recovered() if provider is not None:
             return replace(provider, health=HealthView("healthy"))
         case DnsProvider.Degraded(reason=reason, detail=detail) if provider is not None:
@@ -79,6 +79,11 @@ def fold(provider: DnsProviderView | None, recorded: Recorded) -> DnsProviderVie
             return provider
         case _:
             raise ValueError(f"no rule for {event}")
+
+
+def _unless_degraded(provider: DnsProviderView, health: HealthView) -> HealthView:
+    """Zones can be listed by who may not write to them."""
+    return provider.health if provider.health.status == "degraded" else health
 
 
 DNS_PROVIDERS = DocumentView(

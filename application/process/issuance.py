@@ -36,7 +36,7 @@ from application.ports import CaAccount, CertificateAuthority, Clock, DnsZone, K
 from application.process.todo import NO_LIMITS, Claim, Decision, LeaseLost, Step, logged_step
 from application.provider_config import CommonConfig
 from application.rate_limits import RateLimits
-from application.x509 import CertificateRejected, new_csr_der, new_private_key, read_chain
+from application.x509 import CertificateRejected, key_of_csr, new_csr_der, new_private_key, read_chain
 from domain.acme import OrderObject
 from domain.certificate import Certificate, Version
 from domain.errors import CaLimitReached, InvalidFields, NotFound, Refusal, SealBroken
@@ -256,6 +256,7 @@ class Issuance:
                 or earlier.at_ca.url in tried
                 or earlier.replaces != order.replaces
                 or earlier.failed_with == "certificate_rejected"
+                or not is_for_the_key_of(earlier, order)
             ):
                 continue
             try:
@@ -521,6 +522,12 @@ MOST_EARLIER = 3
 LONG_WAIT = timedelta(minutes=1)
 REPUBLISH_AFTER = 3
 MOST_DOWNLOADS = 5  # a chain that is no chain comes as an answer that is no ACME, and no number of tries mends it
+
+
+def is_for_the_key_of(earlier: Order, order: Order) -> bool:
+    """Whoever brought a key wants a certificate for that one; of ours any will do."""
+    brought = order.brought_csr_der
+    return not brought or (bool(earlier.csr_der) and key_of_csr(earlier.csr_der) == key_of_csr(brought))
 
 
 def _by_provider(records: Sequence[Record]) -> Mapping[str, Sequence[Record]]:

@@ -13,9 +13,9 @@ from typing import Protocol
 import structlog
 
 from application.dns_providers import DnsProviders
-from application.errors import Failure, Retryable, StoreUnavailable
+from application.errors import Failure, Retryable, StoreUnavailable, ZoneRefused
 from application.event_store import EventStore, History
-from application.ports import Clock, TxtValue
+from application.ports import Clock, DnsZone, TxtValue
 from application.process.todo import NO_LIMITS, Claim, Decision, Step, logged_step
 from domain.dns_provider import DnsProvider, Removal
 from domain.errors import Refusal, SealBroken
@@ -108,4 +108,20 @@ class Janitor:
         }
         if values:
             zone, _ = self._providers.reach(provider)
-            zone.remove(sorted(values))
+            try:
+                zone.remove(sorted(values))
+            except ZoneRefused as refusal:
+                if refusal.reason != "zone_not_found":
+                    raise
+                _remove_one_by_one(zone, sorted(values))
+
+
+def _remove_one_by_one(zone: DnsZone, values: Sequence[TxtValue]) -> None:
+    """What lies in a zone that is gone went with it."""
+    for value in values:
+        try:
+            zone.remove([value])
+        except ZoneRefused as refusal:
+            if refusal.reason != "zone_not_found":
+                raise
+            log.info("zone_gone", record_name=value.record_name)

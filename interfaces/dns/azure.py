@@ -15,6 +15,7 @@ from application.ports import DnsZone, ProviderAccess
 from interfaces.dns.access_tokens import AccessTokens, AuthorizedApi
 from interfaces.dns.held_zones import HeldZone
 from interfaces.dns.http_api import HttpApi, shaped
+from interfaces.dns.locks import place_of
 from interfaces.dns.provider_types import ProviderType, Surroundings, Token, Url
 from interfaces.dns.record_sets import RecordSet, RecordSetsZone
 from interfaces.dns.settings import Credentials, settings_of
@@ -24,7 +25,7 @@ from interfaces.foreign_text import clean
 LOGIN_URL, MANAGEMENT_URL = "https://login.microsoftonline.com", "https://management.azure.com"
 SCOPE = "https://management.azure.com/.default"
 VERSION: Mapping[str, str] = {"api-version": "2018-05-01"}
-MOST_PAGES = 1000
+MOST_PAGES = 200
 MOST_OCTETS = 4  # of a character in UTF-8
 ORIGIN_AND_REST = re.compile(r"(https?://[^/?#\\]+)(.*)", re.DOTALL)
 NO_SUCH_SET = "NotFound"
@@ -198,7 +199,11 @@ def _strings(value: str) -> list[str]:
 
 def connect(access: ProviderAccess, around: Surroundings) -> DnsZone:
     common, config, credentials = settings_of(access, AzureConfig, AzureCredentials)
-    return RecordSetsZone("azure", AzureApi(config, credentials, common.ttl_seconds, around), around.lock)
+    return RecordSetsZone(
+        place_of("azure", config.base_url or "", config.subscription_id, config.resource_group),
+        AzureApi(config, credentials, common.ttl_seconds, around),
+        around.lock,
+    )
 
 
 TYPE = ProviderType(

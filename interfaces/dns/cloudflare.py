@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from application.errors import Failure, ZoneConflict, ZoneRefused
+from application.errors import Failure, ZoneConflict, ZoneRefused, ZoneUnreachable
 from application.ports import DnsZone, ProviderAccess
 from interfaces.dns.held_zones import HeldZone
-from interfaces.dns.http_api import HttpApi
+from interfaces.dns.http_api import HttpApi, known_form
 from interfaces.dns.provider_types import ProviderType, Surroundings, Token, Url
 from interfaces.dns.settings import Credentials, settings_of
 from interfaces.dns.single_records import HeldRecord, SingleRecordsZone
@@ -19,6 +19,7 @@ from interfaces.foreign_text import clean
 
 BASE_URL = "https://api.cloudflare.com/client/v4"
 ZONES_A_PAGE, RECORDS_A_PAGE = 50, 100
+MOST_PAGES = 200
 SHORTEST_TTL_SECONDS = 60
 IDENTICAL_RECORD = 81058
 NO_SUCH_RECORD = 81044
@@ -55,17 +56,18 @@ class CloudflareApi:
         )
 
     def zones(self) -> Sequence[HeldZone]:
-        return [
-            HeldZone(zone["name"].lower(), zone["id"]) for zone in self._pages("/zones", {"per_page": ZONES_A_PAGE})
-        ]
+        with known_form():
+            listed = self._pages("/zones", {"per_page": ZONES_A_PAGE})
+            return [HeldZone(zone["name"].lower(), zone["id"]) for zone in listed]
 
     def records(self, zone: HeldZone, record_name: str) -> Sequence[HeldRecord]:
         wanted: Mapping[str, str | int] = {"type": "TXT", "name": record_name, "per_page": RECORDS_A_PAGE}
-        return [
-            HeldRecord(record["id"], unquoted(record["content"]))
-            for record in self._pages(f"/zones/{zone.zone_id}/dns_records", wanted)
-            if record["type"] == "TXT" and record["name"].lower() == record_name
-        ]
+        with known_form():
+            return [
+                HeldRecord(record["id"], unquoted(record["content"]))
+                for record in self._pages(f"/zones/{zone.zone_id}/dns_records", wanted)
+                if record["type"] == "TXT" and record["name"].lower() == record_name
+            ]
 
     def create(self, zone: HeldZone, record_name: str, value: str) -> None:
         record = {"type": "TXT", "name": record_name, "content": quoted(value), "ttl": self._ttl_seconds}
@@ -78,13 +80,14 @@ class CloudflareApi:
             return
 
     def _pages(self, path: str, params: Mapping[str, str | int]) -> Iterator[Any]:
-        page = 1
-        while True:
+        for page in range(1, MOST_PAGES + 1):
             answer = self._api.call("GET", path, params={**params, "page": page})
-            yield from answer["result"]
-            if page >= answer["result_info"].get("total_pages", 1):
+            with known_form():
+                found, pages = list(answer["result"]), int(answer["result_info"].get("total_pages", 1))
+            yield from found
+            if page >= pages:
                 return
-            page += 1
+        raise ZoneUnreachable("Cloudflare: a list without an end")
 
 
 class RecordGone(ZoneConflict):
@@ -93,7 +96,8 @@ class RecordGone(ZoneConflict):
 
 def failure_of(status: int, body: Any, token: str) -> Failure | None:
     """By the codes in the body, which say more than the status does."""
-    errors = body.get("errors", []) if isinstance(body, dict) else []
+    said = body.get("errors") if isinstance(body, dict) else None
+    errors = [each for each in said if isinstance(each, dict)] if isinstance(said, list) else []
     codes = {error.get("code") for error in errors}
     detail = clean(f"Cloudflare: {status} " + "; ".join(str(error.get("message", "")) for error in errors), (token,))
     if IDENTICAL_RECORD in codes:

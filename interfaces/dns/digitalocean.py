@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from application.errors import Failure, ZoneConflict, ZoneRefused
+from application.errors import Failure, ZoneConflict, ZoneRefused, ZoneUnreachable
 from application.ports import DnsZone, ProviderAccess
 from interfaces.dns.held_zones import HeldZone
-from interfaces.dns.http_api import HttpApi
+from interfaces.dns.http_api import HttpApi, known_form
 from interfaces.dns.provider_types import ProviderType, Surroundings, Token, Url
 from interfaces.dns.settings import Credentials, settings_of
 from interfaces.dns.single_records import HeldRecord, SingleRecordsZone
@@ -20,6 +20,7 @@ from interfaces.retry_after import LONGEST_SECONDS, retry_after_seconds, seconds
 
 BASE_URL = "https://api.digitalocean.com/v2"
 A_PAGE = 200
+MOST_PAGES = 200
 SHORTEST_TTL_SECONDS = 30
 APEX = "@"
 UNPROCESSABLE = 422
@@ -62,16 +63,18 @@ class DigitalOceanApi:
         )
 
     def zones(self) -> Sequence[HeldZone]:
-        return [HeldZone(domain["name"].lower(), domain["name"]) for domain in self._pages("/domains", "domains")]
+        with known_form():
+            return [HeldZone(domain["name"].lower(), domain["name"]) for domain in self._pages("/domains", "domains")]
 
     def records(self, zone: HeldZone, record_name: str) -> Sequence[HeldRecord]:
         # The filter wants the whole name, the records show it without the zone's.
         wanted = {"type": "TXT", "name": record_name}
-        return [
-            HeldRecord(str(record["id"]), record["data"])
-            for record in self._pages(_records(zone), "domain_records", wanted)
-            if record["type"] == "TXT" and record["name"].lower() == _relative(zone, record_name)
-        ]
+        with known_form():
+            return [
+                HeldRecord(str(record["id"]), record["data"])
+                for record in self._pages(_records(zone), "domain_records", wanted)
+                if record["type"] == "TXT" and record["name"].lower() == _relative(zone, record_name)
+            ]
 
     def create(self, zone: HeldZone, record_name: str, value: str) -> None:
         name = _relative(zone, record_name)
@@ -96,12 +99,15 @@ class DigitalOceanApi:
         self._api.call(method, path, body=body)
 
     def _pages(self, path: str, collection: str, params: Mapping[str, str] | None = None) -> Iterator[Any]:
-        page, more = 1, True
-        while more:
+        for page in range(1, MOST_PAGES + 1):
             answer = self._api.call("GET", path, params={**(params or {}), "per_page": A_PAGE, "page": page})
-            yield from answer[collection]
-            more = "next" in ((answer.get("links") or {}).get("pages") or {})
-            page += 1
+            with known_form():
+                found = list(answer[collection])
+                more = "next" in ((answer.get("links") or {}).get("pages") or {})
+            yield from found
+            if not more:
+                return
+        raise ZoneUnreachable("DigitalOcean: a list without an end")
 
 
 class Deadlock(ZoneConflict):

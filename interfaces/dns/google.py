@@ -23,6 +23,7 @@ from domain.errors import FieldProblem, InvalidFields
 from interfaces.dns.access_tokens import AccessTokens, AuthorizedApi
 from interfaces.dns.held_zones import HeldZone
 from interfaces.dns.http_api import HttpApi, shaped
+from interfaces.dns.locks import place_of
 from interfaces.dns.provider_types import ProviderType, Surroundings, Url
 from interfaces.dns.record_sets import RecordSet, RecordSetsZone
 from interfaces.dns.settings import Credentials, settings_of
@@ -33,7 +34,7 @@ BASE_URL = "https://dns.googleapis.com/dns/v1"
 SCOPE = "https://www.googleapis.com/auth/ndev.clouddns.readwrite"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 ASSERTION_SECONDS = 3600
-MOST_PAGES = 1000
+MOST_PAGES = 200
 GOOGLES_TOKEN_URI = re.compile(r"https://(?:[a-z0-9-]+\.)*googleapis\.com/[A-Za-z0-9/._-]*")
 PATIENCE = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "dailyLimitExceeded", "quotaExceeded"})
 """Reasons that come with 403, and pass."""
@@ -210,7 +211,11 @@ def _base64url(octets: bytes) -> bytes:
 def connect(access: ProviderAccess, around: Surroundings) -> DnsZone:
     common, config, credentials = settings_of(access, GoogleConfig, GoogleCredentials)
     account = service_account(credentials.service_account_json, at_google=config.base_url == BASE_URL)
-    return RecordSetsZone("google", GoogleApi(config, account, common.ttl_seconds, around), around.lock)
+    return RecordSetsZone(
+        place_of("google", config.base_url, config.project),
+        GoogleApi(config, account, common.ttl_seconds, around),
+        around.lock,
+    )
 
 
 TYPE = ProviderType(

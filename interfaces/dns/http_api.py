@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -144,6 +145,15 @@ def failure_by_status(status: int, detail: str, wait_seconds: float | None) -> F
     if status in CONFLICTS:
         return ZoneConflict(detail)
     return ZoneUnreachable(detail)
+
+
+@contextmanager
+def known_form() -> Iterator[None]:
+    """Around what takes a decoded answer apart: one that has another form is no usable answer."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise ZoneUnreachable("an answer in an unknown form") from None
 
 
 def shaped(answer: Any, kind: type[AnswerT]) -> AnswerT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
@@ -9,6 +10,11 @@ from weakref import WeakValueDictionary
 
 ZoneLock = Callable[[str], AbstractContextManager[None]]
 """Holds one key (provider type and zone) until it is left. Of use only when it excludes every process that writes there."""
+
+
+def place_of(provider_type: str, *where: str) -> str:
+    """A name for the API at that place, for the keys of locks."""
+    return f"{provider_type}/{hashlib.sha256(repr(where).encode()).hexdigest()[:16]}"
 
 
 class ThreadLocks:

@@ -13,7 +13,8 @@ import msgspec
 
 from application.ports import DnsZone, ProviderAccess
 from interfaces.dns.held_zones import HeldZone
-from interfaces.dns.http_api import HttpApi
+from interfaces.dns.http_api import HttpApi, known_form
+from interfaces.dns.locks import place_of
 from interfaces.dns.provider_types import ProviderType, Surroundings, Token, Url
 from interfaces.dns.record_sets import RecordSet, RecordSetsZone
 from interfaces.dns.settings import Credentials, settings_of
@@ -58,17 +59,20 @@ class PowerDnsApi:
 
     def zones(self) -> Sequence[HeldZone]:
         listed = self._api.call("GET", f"{self._server}/zones", params={"dnssec": "false"})
-        named = ((zone["name"].removesuffix(".").lower(), zone["id"]) for zone in listed)
-        return [HeldZone(name, zone_id) for name, zone_id in named if name]
+        with known_form():
+            named = ((zone["name"].removesuffix(".").lower(), zone["id"]) for zone in listed)
+            return [HeldZone(name, zone_id) for name, zone_id in named if name]
 
     def read(self, zone: HeldZone, record_name: str) -> RecordSet:
         params: Mapping[str, str] = {}
         if self._shows_all_of_one_name():
             params = {"rrset_name": f"{record_name}.", "rrset_type": "TXT", "include_disabled": "true"}
-        for rrset in self._api.call("GET", self._place(zone), params=params)["rrsets"]:
-            if (rrset["name"].lower(), rrset["type"]) == (f"{record_name}.", "TXT"):
-                values = tuple(_value(record) for record in rrset["records"] if not record["disabled"])
-                return RecordSet(values, Held(rrset["records"], rrset["ttl"]))
+        answer = self._api.call("GET", self._place(zone), params=params)
+        with known_form():
+            for rrset in answer["rrsets"]:
+                if (rrset["name"].lower(), rrset["type"]) == (f"{record_name}.", "TXT"):
+                    values = tuple(_value(record) for record in rrset["records"] if not record["disabled"])
+                    return RecordSet(values, Held(rrset["records"], rrset["ttl"]))
         return RecordSet((), Held((), self._ttl_seconds))
 
     def write(self, zone: HeldZone, record_name: str, before: RecordSet, values: Sequence[str]) -> None:
@@ -85,7 +89,9 @@ class PowerDnsApi:
         return f"{self._server}/zones/{zone.zone_id}"
 
     def _shows_all_of_one_name(self) -> bool:
-        version = MAJOR_VERSION.match(self._api.call("GET", self._server).get("version", ""))
+        answer = self._api.call("GET", self._server)
+        with known_form():
+            version = MAJOR_VERSION.match(answer.get("version", ""))
         return version is not None and int(version[0]) >= FIRST_TO_SHOW_ALL_OF_ONE_NAME
 
 
@@ -95,7 +101,8 @@ def _value(record: Mapping[str, Any]) -> str:
 
 def connect(access: ProviderAccess, around: Surroundings) -> DnsZone:
     common, config, credentials = settings_of(access, PowerDnsConfig, PowerDnsCredentials)
-    return RecordSetsZone("powerdns", PowerDnsApi(config, credentials, common.ttl_seconds, around), around.lock)
+    place = place_of("powerdns", config.base_url, config.server_id)
+    return RecordSetsZone(place, PowerDnsApi(config, credentials, common.ttl_seconds, around), around.lock)
 
 
 TYPE = ProviderType(

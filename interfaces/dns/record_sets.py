@@ -42,7 +42,8 @@ Merge = Callable[[Sequence[str], Sequence[str]], Sequence[str]]
 
 
 class RecordSetsZone:
-    """DnsZone. `lock` lets one process at a time write to a zone; `name` is the provider type's."""
+    """DnsZone. `lock` lets one process at a time write at a name, and is held for no longer. `name` is that of the API and of
+    where it is (`place_of`), so that nobody waits for somebody else's zone of the same name."""
 
     def __init__(
         self, name: str, api: RecordSetsApi, lock: ZoneLock, pause: Callable[[float], object] = time.sleep
@@ -64,8 +65,8 @@ class RecordSetsZone:
 
     def _change(self, values: Sequence[TxtValue], merge: Merge) -> None:
         for zone, by_name in self._zones.by_zone(values).items():
-            with self._lock(f"{self._name}/{zone.zone_id}"):
-                for record_name, meant in by_name.items():
+            for record_name, meant in by_name.items():
+                with self._lock(f"{self._name}/{zone.zone_id}/{record_name}"):
                     self._swap(zone, record_name, meant, merge)
 
     def _swap(self, zone: HeldZone, record_name: str, meant: Sequence[str], merge: Merge) -> None:

@@ -36,6 +36,19 @@ def last_token(world: World) -> str:
     return world.zones.connected[-1].credentials["api_token"].reveal_text()
 
 
+# --- whose credentials they are ---
+
+
+def test_the_host_s_role_is_not_had_by_emptying_a_secret_afterwards(world: World) -> None:
+    provider_id = connect(world, caller=STRANGER)
+    provider = world.providers.load(provider_id)
+    provider.provider_type = "route53"
+    provider.sealed_credentials_id, provider.credentials_path = None, "dns/main"
+    world.secrets.write("dns/main", {}, "json", {}, STRANGER)
+    with pytest.raises(InvalidFields, match="first tenant"):
+        world.providers.reach(provider)
+
+
 # --- connecting ---
 
 

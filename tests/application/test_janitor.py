@@ -93,6 +93,21 @@ def test_a_value_that_another_order_shows_stays(world: World, monkeypatch: pytes
     assert world.zones.held == {values[0]}
 
 
+def test_a_zone_that_is_gone_keeps_no_other_from_being_swept(world: World) -> None:
+    world.connect_provider(ZONE, "gone.example")
+    account_id = world.register_account()
+    for name in (ZONE, "gone.example"):
+        world.place(account_id, name)
+    world.run_until_quiet()
+    zone = world.zones.of(ZONE, "gone.example")
+    zone.add([value for _, values in zone.changes[:2] for value in values if value.record_name == RECORD])
+    zone._zones = (ZONE,)
+    world.clock.advance(SETTLED)
+    sweep(world)
+    assert world.zones.held == set()
+    assert len(sweeps(world)) == 1
+
+
 def test_a_provider_that_fails_is_swept_later(world: World) -> None:
     order_id = world.issued()
     world.clock.advance(SETTLED)

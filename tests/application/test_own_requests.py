@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from application.process.issuance import is_for_the_key_of
 from application.revocations import Revocations
 from application.x509 import key_of_chain
 from domain.certificate import Certificate
@@ -141,6 +142,25 @@ def test_another_key_type_than_that_of_the_request_is_refused(world: World, csr_
     with world.records_nothing(), pytest.raises(InvalidFields, match="ec384"):
         world.place(account_id, *NAMES, key_type="ec256", csr_pem=csr_pem)
     world.place(account_id, *NAMES, key_type="ec384", csr_pem=csr_pem)
+
+
+def test_only_an_earlier_order_for_the_same_key_is_what_who_brought_one_wants(world: World, csr_pem: str) -> None:
+    account_id = world.ready()
+    same_key = ec.generate_private_key(ec.SECP256R1())
+    orders = {}
+    for name, csr in {
+        "mine": request_pem(key=same_key),
+        "again": request_pem(key=same_key),
+        "other": csr_pem,
+        "ours": None,
+    }.items():
+        order_id, _ = world.place(account_id, *NAMES, csr_pem=csr)
+        world.run_until_quiet()
+        orders[name] = world.order(order_id)
+    assert is_for_the_key_of(orders["again"], orders["mine"])
+    assert not is_for_the_key_of(orders["other"], orders["mine"])
+    assert not is_for_the_key_of(orders["ours"], orders["mine"])
+    assert is_for_the_key_of(orders["other"], orders["ours"])
 
 
 # --- keys that are known to others ---
