@@ -97,7 +97,7 @@ class Story:
             config={"region": "eu-2"},
             sealed_credentials_id="sealed_2",
             credentials_path=None,
-            is_active=False,
+            is_active=True,
             now=self.now(),
         )
         connected.canary_failed("unreachable", "502", self.now(), for_good=False)
